@@ -1,0 +1,167 @@
+package charm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"charmhub.io/postgresql-k8s/charm/core"
+	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/patroni"
+	"charmhub.io/postgresql-k8s/postgres"
+)
+
+// A System is one thing outside the process that the charm reads and changes.
+// Observe and Apply do I/O; Diff is pure.
+type System interface {
+	Name() string
+	// Observe fills the system's own fields of obs. A system that is away is
+	// unknown there, which is no error.
+	Observe(ctx context.Context, obs *state.Observed) error
+	Diff(obs state.Observed, want state.Desired) []state.Step
+	Apply(ctx context.Context, step state.Step) error
+}
+
+// A Model is the system that Juju is: it also shows the unit's status.
+type Model interface {
+	System
+	Report(ctx context.Context, status state.Status) error
+}
+
+// A Handler says what one concern wants, given what was observed. It is pure.
+type Handler interface {
+	Name() string
+	Desire(obs state.Observed, want *state.Desired)
+}
+
+// Handlers returns all handlers, in their order: first what the charm is for,
+// then what renders the wishes of the others.
+func Handlers() []Handler {
+	return []Handler{
+		core.Secrets{}, core.Objects{}, core.Member{}, core.Users{}, core.Model{},
+		postgres.Handler{}, patroni.Handler{},
+	}
+}
+
+// Budgets of one dispatch.
+const (
+	// patience is how long a dispatch looks again for what should be over soon.
+	// Beyond it the wake-up of the workload's checks is as quick.
+	patience = 6 * time.Second
+	poll     = 200 * time.Millisecond
+	// maxPasses is far more than any sequence of wishes needs.
+	maxPasses = 25
+)
+
+// Charm is one dispatch of the charm.
+type Charm struct {
+	Model Model
+	// Systems are observed together with the model.
+	Systems []System
+	// Second are observed after that: they need the facts of the others.
+	Second   []System
+	Handlers []Handler
+	Log      *slog.Logger
+
+	Now   func() time.Time
+	Sleep func(ctx context.Context, d time.Duration)
+}
+
+// Outcome is what a dispatch came to.
+type Outcome struct {
+	Passes, Steps int
+	Status        state.Status
+}
+
+// Dispatch makes the world so, as far as that is possible now. An error means
+// that Juju must discard what was written and run the hook again.
+func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
+	var out Outcome
+	start := c.Now()
+	for {
+		out.Passes++
+		obs, err := c.observe(ctx)
+		if err != nil {
+			return out, err
+		}
+		want := Desire(c.Handlers, obs)
+		applied, failed, err := c.apply(ctx, obs, want)
+		out.Steps += applied
+		if err != nil {
+			return out, err
+		}
+		if failed != nil {
+			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
+		} else if applied > 0 && out.Passes < maxPasses {
+			continue
+		}
+		out.Status = want.Status()
+		if err := c.Model.Report(ctx, out.Status); err != nil {
+			return out, err
+		}
+		if !want.Soon() || out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil {
+			return out, nil
+		}
+		c.Sleep(ctx, poll)
+	}
+}
+
+// Desire asks every handler in turn.
+func Desire(handlers []Handler, obs state.Observed) state.Desired {
+	var want state.Desired
+	for _, h := range handlers {
+		h.Desire(obs, &want)
+	}
+	return want
+}
+
+func (c *Charm) observe(ctx context.Context) (state.Observed, error) {
+	obs := state.Observed{Now: c.Now()}
+	// Each system writes its own fields only.
+	g, gctx := errgroup.WithContext(ctx)
+	for _, s := range append([]System{c.Model}, c.Systems...) {
+		g.Go(func() error { return s.Observe(gctx, &obs) })
+	}
+	if err := g.Wait(); err != nil {
+		return obs, err
+	}
+	for _, s := range c.Second {
+		if err := s.Observe(ctx, &obs); err != nil {
+			return obs, err
+		}
+	}
+	return obs, nil
+}
+
+// apply returns how many steps were made, and the first failure of a system
+// other than the model, whose own failure is final.
+func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desired) (applied int, failed, fatal error) {
+	for _, s := range append(append([]System{}, c.Systems...), c.Second...) {
+		n, err := c.applyAll(ctx, s, s.Diff(obs, want))
+		applied += n
+		if err != nil {
+			c.Log.WarnContext(ctx, "step failed", "system", s.Name(), "error", err)
+			failed = errors.Join(failed, err)
+		}
+	}
+	n, err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want))
+	if err != nil {
+		return applied + n, failed, fmt.Errorf("cannot publish: %w", err)
+	}
+	return applied + n, failed, nil
+}
+
+// applyAll makes the steps of one system, up to the first that fails.
+func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step) (int, error) {
+	for i, step := range steps {
+		c.Log.InfoContext(ctx, step.String(), "system", s.Name())
+		if err := s.Apply(ctx, step); err != nil {
+			return i, err
+		}
+	}
+	return len(steps), nil
+}

@@ -1,0 +1,78 @@
+package core
+
+import (
+	"maps"
+	"slices"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// Objects wishes what the application has in Kubernetes: the Services that
+// clients use, the labels by which Patroni finds its members, and Patroni's own
+// objects, which are to go when the application goes.
+type Objects struct{}
+
+// Name implements charm.Handler.
+func (Objects) Name() string { return "objects" }
+
+// Desire implements charm.Handler.
+func (Objects) Desire(obs state.Observed, want *state.Desired) {
+	if obs.Leaving {
+		return
+	}
+	app, scope := obs.Unit.App, obs.Unit.Scope()
+	ours := map[string]string{"app.kubernetes.io/name": app}
+	patroni := map[string]string{"application": "patroni", "cluster-name": scope}
+	want.PodLabels = patroni
+
+	ports := []state.Port{{Name: "api", Number: state.PatroniPort}, {Name: "database", Number: state.PostgresPort}}
+	for _, s := range []struct{ name, role string }{{app + "-primary", "primary"}, {app + "-replicas", "replica"}} {
+		want.Services = append(want.Services, state.KubeService{
+			Name: s.name, Labels: ours, Ports: ports,
+			// Patroni moves the role label when the role moves.
+			Selector: map[string]string{"app.kubernetes.io/name": app, "cluster-name": scope, "role": s.role},
+		})
+	}
+	// A headless Service without pods: without one of its name, Kubernetes may
+	// take an Endpoints object for a left-over and delete it.
+	want.Services = append(want.Services, state.KubeService{Name: scope + "-config", Labels: state.With(ours, patroni)})
+	want.Endpoints = []string{scope, scope + "-config", scope + "-sync"}
+
+	kube, ok := obs.Kube.Get()
+	if !ok {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(kube.Endpoints)) {
+		if leftover(kube.Endpoints[name], kube.Owner) {
+			want.Leftovers = append(want.Leftovers, name)
+		}
+	}
+}
+
+// leftover tells whether a dead application of the same name left the object:
+// somebody else owns it, or nobody does and it is older than the application.
+func leftover(e state.Endpoints, owner state.Owner) bool {
+	switch e.OwnerUID {
+	case owner.UID:
+		return false
+	case "":
+		return !owner.Created.IsZero() && e.Created.Before(owner.Created)
+	}
+	return true
+}
+
+// storeReady tells whether Patroni's objects are all this application's, so that
+// a member neither joins a dead namesake's cluster nor outlives its own.
+func storeReady(kube state.Kube, wished []string) bool {
+	for _, e := range kube.Endpoints {
+		if leftover(e, kube.Owner) {
+			return false
+		}
+	}
+	for _, name := range wished {
+		if kube.Owner.UID == "" || kube.Endpoints[name].OwnerUID != kube.Owner.UID {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,149 @@
+package state
+
+// Desired is what the handlers want. An absent wish is no wish: nothing is ever
+// removed because nobody mentioned it.
+type Desired struct {
+	// Workload
+	Files      []File
+	Directory  Directory // the mount, with the owner that it needs
+	Layer      Known[Layer]
+	Parameters map[string]string // PostgreSQL settings of this member
+	Shared     map[string]any    // PostgreSQL settings that all members must share
+	HBA        []string          // lines of pg_hba.conf, in order
+	Ident      []string          // lines of pg_ident.conf
+	// Cluster
+	Patroni   Known[Patroni]
+	ConfigTag string         // the tag of the patroni.yml that should be loaded
+	Dynamic   map[string]any // Patroni's dynamic configuration, what we decide of it
+	Restart   bool           // this member's server, for settings that need it
+	// Database
+	Roles []Role
+	// Kubernetes
+	PodLabels map[string]string
+	Services  []KubeService
+	Endpoints []string // names of Patroni's objects, owned by the application
+	Leftovers []string // Patroni's objects of a dead namesake, to be deleted
+	// Juju
+	Secrets  []SecretWish
+	Databags []Databag
+	Ports    []int
+	Version  string            // of the workload
+	Memory   map[string]string // see Observed.Memory
+
+	Problems []Problem
+	Message  string // of the active status
+}
+
+// Problem adds a problem.
+func (d *Desired) Problem(p Problem) { d.Problems = append(d.Problems, p) }
+
+// Patroni is what patroni.yml is made of.
+type Patroni struct {
+	Unit       Unit
+	Server     Server
+	Passwords  Passwords
+	Parameters map[string]string
+	HBA, Ident []string
+	Dynamic    map[string]any
+}
+
+// Passwords are those that Patroni itself needs.
+type Passwords struct {
+	Operator, Replication, Rewind, REST Redacted
+}
+
+// File is a file in the workload.
+type File struct {
+	Path        string
+	Content     Redacted // any of them may hold a secret
+	Mode        uint32   // permission bits, three octal digits
+	User, Group string
+}
+
+// Directory is a directory in the workload.
+type Directory struct {
+	Path        string
+	User, Group string
+}
+
+// Layer is the part of Pebble's plan that is ours. The tags are those of the
+// layer specification in Pebble's documentation.
+type Layer struct {
+	Services map[string]Service `yaml:"services,omitempty"`
+	Checks   map[string]Check   `yaml:"checks,omitempty"`
+}
+
+// Service is a service of Pebble's.
+type Service struct {
+	Override    string            `yaml:"override"`
+	Summary     string            `yaml:"summary,omitempty"`
+	Command     string            `yaml:"command"`
+	Startup     string            `yaml:"startup,omitempty"`
+	User        string            `yaml:"user,omitempty"`
+	Group       string            `yaml:"group,omitempty"`
+	WorkingDir  string            `yaml:"working-dir,omitempty"`
+	Environment map[string]string `yaml:"environment,omitempty"`
+	OnFailure   string            `yaml:"on-failure,omitempty"`
+	KillDelay   string            `yaml:"kill-delay,omitempty"` // a Go duration
+}
+
+// Check is a health check of Pebble's. One without a level never reaches
+// Kubernetes' probes.
+type Check struct {
+	Override  string    `yaml:"override"`
+	Level     string    `yaml:"level,omitempty"`
+	Startup   string    `yaml:"startup,omitempty"`
+	Period    string    `yaml:"period,omitempty"` // a Go duration
+	Timeout   string    `yaml:"timeout,omitempty"`
+	Threshold int       `yaml:"threshold,omitempty"` // failures in a row
+	HTTP      HTTPCheck `yaml:"http"`
+}
+
+// HTTPCheck is healthy when a GET answers 2xx.
+type HTTPCheck struct {
+	URL string `yaml:"url"`
+}
+
+// KubeService is a Kubernetes Service without a headless twin.
+type KubeService struct {
+	Name     string
+	Labels   map[string]string
+	Selector map[string]string
+	Ports    []Port
+	OwnerUID string
+}
+
+// Port is a TCP port of a Service.
+type Port struct {
+	Name   string
+	Number int
+}
+
+// Role is a role of the database cluster.
+type Role struct {
+	Name       string
+	Login      bool
+	Superuser  bool
+	CreateDB   bool
+	CreateRole bool
+	MemberOf   []string // sorted
+	// Password is the one that should work; "" is no wish.
+	Password Redacted
+	// Verifier is what the server stores of the password; only observed.
+	Verifier Redacted
+}
+
+// SecretWish asks for a secret of the application. What it generates is made
+// once, by the shell: handlers stay deterministic.
+type SecretWish struct {
+	Label    string
+	Generate []string // keys that must exist, with a random value
+}
+
+// Databag is a wish for keys of one of our own databags. Keys that are not
+// mentioned stay; an empty value removes one.
+type Databag struct {
+	Relation int
+	App      bool // the application's databag, which only the leader writes
+	Content  map[string]string
+}

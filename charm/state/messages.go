@@ -1,0 +1,49 @@
+package state
+
+import "fmt"
+
+// The statuses that the unit can show. Nobody reads one back.
+const (
+	// MessagePrimary is on the line of the unit whose server takes writes.
+	MessagePrimary = "Primary"
+	// MessageStarting is upstream's word for a cluster that comes up.
+	MessageStarting = "awaiting for cluster to start"
+	// MessageMember is upstream's word for a member that comes up.
+	MessageMember = "awaiting for member to start"
+	// MessageContainer says that Pebble does not answer.
+	MessageContainer = "awaiting for the workload container to start"
+	// MessageLeader says that the passwords do not exist yet.
+	MessageLeader = "awaiting for the leader to create the passwords"
+	// MessageStorage says that the volume is not there.
+	MessageStorage = "awaiting for the storage to be mounted"
+	// MessageStopping is what a unit shows whose pod or place is going away.
+	MessageStopping = "stopping"
+)
+
+// MessageTrust names the cure for missing rights.
+func MessageTrust(app string) string {
+	return fmt.Sprintf("Insufficient permissions, try: `juju trust %s --scope=cluster`", app)
+}
+
+// MessageImage names the cure for an image without PostgreSQL.
+const MessageImage = "no PostgreSQL 14 or later in the image: refresh with another postgresql-image resource"
+
+// MessageMajor names the cure for an image that does not fit the data.
+func MessageMajor(data int) string {
+	return fmt.Sprintf("the data is of PostgreSQL %d, which the image lacks: refresh with a postgresql-image that has it", data)
+}
+
+// MessageKube says that the Kubernetes API does not answer.
+func MessageKube(why string) string {
+	return "awaiting the Kubernetes API: " + why
+}
+
+// MessageConfig names the option that is wrong.
+func MessageConfig(err error) string {
+	return fmt.Sprintf("Configuration Error: %v", err)
+}
+
+// MessageFailed says that a step failed and will be tried again.
+func MessageFailed(err error) string {
+	return fmt.Sprintf("%v; trying again", err)
+}

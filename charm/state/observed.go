@@ -1,0 +1,240 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"charmhub.io/postgresql-k8s/charm/config"
+)
+
+// Observed is everything that one dispatch knows. The first group is known from
+// the environment and from Juju; the rest comes from systems that may be away,
+// and is then unknown.
+type Observed struct {
+	Now     time.Time
+	Unit    Unit
+	Event   Event
+	Leader  bool
+	Leaving bool // this unit is on its way out of the application
+
+	Config    config.Values
+	Secrets   map[string]Secret // by label
+	Relations Relations
+	Ports     []int             // opened, TCP
+	Memory    map[string]string // Juju's per-unit state: facts that nothing else lets us observe
+
+	Workload Known[Workload]
+	Cluster  Known[Cluster]
+	Database Known[Database]
+	Kube     Known[Kube]
+	// Forbidden tells that Kubernetes refused a right that the charm needs.
+	Forbidden bool
+}
+
+// Unit is this unit and where it lives.
+type Unit struct {
+	Name      string // postgresql-k8s/0
+	App       string // postgresql-k8s
+	Number    int    // 0
+	Model     string // name of the model, which is the namespace
+	ModelUUID string
+	CharmDir  string
+}
+
+// Pod is the name of the unit's pod, which is also its Patroni member name.
+func (u Unit) Pod() string { return PodName(u.App, u.Number) }
+
+// Host is the stable DNS name of the unit's pod within its namespace: the
+// headless Service of the StatefulSet publishes it, ready or not.
+func (u Unit) Host() string { return u.Pod() + "." + u.App + "-endpoints" }
+
+// Scope is Patroni's name for the cluster of this application.
+func (u Unit) Scope() string { return "patroni-" + u.App }
+
+// PeerSecret is the label of the secret that holds the system users' passwords.
+func (u Unit) PeerSecret() string { return PeerEndpoint + "." + u.App + ".app" }
+
+// PodName is the name that a StatefulSet gives to the pod of a unit.
+func PodName(app string, number int) string { return fmt.Sprintf("%s-%d", app, number) }
+
+// Event is why Juju ran the charm. It is a hint: handlers read facts instead,
+// and only the fields below may matter (see charm/doc.go).
+type Event struct {
+	Name     string // config-changed, database-relation-broken, ...
+	Relation int    // id of the relation concerned, or -1
+	Action   string // name of the action, or ""
+	Secret   string // label of the secret concerned, or ""
+}
+
+// Secret is a Juju secret that this unit can read.
+type Secret struct {
+	URI     string
+	Content map[string]Redacted
+	// Committed tells whether Juju has stored it. What was made in this dispatch
+	// may still be discarded, and must not be put to a use that outlives it.
+	Committed bool
+}
+
+// Relations are the established relations by endpoint. A relation that is being
+// broken is not among them.
+type Relations map[string][]Relation
+
+// Relation is one relation, seen from this unit.
+type Relation struct {
+	ID        int
+	Endpoint  string
+	RemoteApp string
+	LocalApp  map[string]string // own application databag; leaders write it
+	LocalUnit map[string]string // own unit databag
+}
+
+// Peer returns the relation between the units of this application.
+func (r Relations) Peer() (Relation, bool) {
+	if len(r[PeerEndpoint]) == 0 {
+		return Relation{}, false
+	}
+	return r[PeerEndpoint][0], true
+}
+
+// Workload is the container that PostgreSQL runs in.
+type Workload struct {
+	Layer     Layer                    // what Pebble's plan has of our services and checks
+	Services  map[string]ServiceStatus // by name
+	Files     map[string]File          // the files that the charm owns, by path
+	Mount     Directory                // where the storage is mounted, as it is now
+	Servers   []Server                 // installed in the image, the newest first
+	DataMajor int                      // of the data directory; 0 when there is none
+	Resources Resources
+}
+
+// ServiceStatus is a status of a Pebble service: active, inactive, backoff, error.
+type ServiceStatus string
+
+// ServiceActive is the status of a service that runs.
+const ServiceActive ServiceStatus = "active"
+
+// Server returns the server software that fits the data, or the newest when
+// there is no data yet.
+func (w Workload) Server() (Server, bool) {
+	for _, s := range w.Servers {
+		if w.DataMajor == 0 || s.Major == w.DataMajor {
+			return s, true
+		}
+	}
+	return Server{}, false
+}
+
+// Server is PostgreSQL server software in the workload image.
+type Server struct {
+	Major     int      // 17
+	BinDir    string   // where initdb and postgres are
+	Libraries []string // of those we may preload, the ones that are installed
+}
+
+// Resources are what the workload's own control group lets it use.
+type Resources struct {
+	Memory int64   // bytes; the machine's when the container has no limit
+	CPUs   float64 // may be a fraction
+}
+
+// Cluster is what the Patroni member of this unit says.
+type Cluster struct {
+	Local   Local
+	Members []Member
+	Dynamic map[string]any // Patroni's dynamic configuration
+}
+
+// Local is this unit's own member.
+type Local struct {
+	Name          string
+	Role          string // primary, replica, standby_leader, uninitialized
+	State         string // running, starting, stopped, ...
+	ServerVersion string // 17.5; "" until the server runs
+	ConfigTag     string // which patroni.yml is loaded: see patroni.Config
+}
+
+// Running tells whether the member's server accepts connections.
+func (l Local) Running() bool { return l.State == "running" }
+
+// Member is one member of the cluster.
+type Member struct {
+	Name     string
+	Role     string // leader, standby_leader, replica, sync_standby, quorum_standby
+	State    string // running, streaming, ...
+	Host     string
+	Port     int
+	Timeline int
+	Lag      Known[int64] // bytes
+	// PendingRestart tells that a changed setting waits for a restart.
+	PendingRestart bool
+}
+
+// Primary returns the one member that takes writes. While two claim to, or none
+// does, there is none.
+func (c Cluster) Primary() (Member, bool) {
+	var primary []Member
+	for _, m := range c.Members {
+		if m.Role == "leader" && m.State == "running" {
+			primary = append(primary, m)
+		}
+	}
+	if len(primary) != 1 {
+		return Member{}, false
+	}
+	return primary[0], true
+}
+
+// Database is what the primary's catalogue says; only the leader looks.
+type Database struct {
+	Roles map[string]Role // every role that is not PostgreSQL's own
+}
+
+// Kube is what the Kubernetes API says of this application.
+type Kube struct {
+	Owner     Owner
+	Pods      []Pod
+	Services  map[string]KubeService
+	Endpoints map[string]Endpoints // of Patroni's store, by name
+}
+
+// Pod returns the pod of that name.
+func (k Kube) Pod(name string) (Pod, bool) {
+	i := slices.IndexFunc(k.Pods, func(p Pod) bool { return p.Name == name })
+	if i < 0 {
+		return Pod{}, false
+	}
+	return k.Pods[i], true
+}
+
+// Owner is the StatefulSet that Juju made for the application. What it owns is
+// garbage-collected with it.
+type Owner struct {
+	APIVersion, Kind, Name, UID string
+	Created                     time.Time // zero unless it was needed
+}
+
+// Pod is a pod of this application.
+type Pod struct {
+	Name   string
+	IP     string
+	Labels map[string]string
+}
+
+// Endpoints is an object in which Patroni keeps the state of the cluster.
+type Endpoints struct {
+	Name     string
+	OwnerUID string // "" when nothing owns it
+	Created  time.Time
+}
+
+// With returns the labels with the given ones on top.
+func With(labels, more map[string]string) map[string]string {
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, more)
+	return out
+}

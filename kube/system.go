@@ -1,0 +1,231 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// NameLabel is the label by which Juju marks what belongs to an application.
+const NameLabel = "app.kubernetes.io/name"
+
+// System is the application's part of the Kubernetes API.
+type System struct {
+	api   API
+	unit  state.Unit
+	owner state.Owner // as last observed
+}
+
+// New returns the objects of the unit's application.
+func New(api API, unit state.Unit) *System { return &System{api: api, unit: unit} }
+
+// Name implements charm.System.
+func (s *System) Name() string { return "kubernetes" }
+
+// Observe implements charm.System. When the API refuses a right, or is away, its
+// objects are unknown.
+func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
+	kube, err := s.read(ctx)
+	obs.Forbidden = apierrors.IsForbidden(err)
+	if err != nil {
+		obs.Kube = state.Unknown[state.Kube](err.Error())
+		return nil
+	}
+	s.owner = kube.Owner
+	obs.Kube = state.Value(kube)
+	return nil
+}
+
+func (s *System) read(ctx context.Context) (state.Kube, error) {
+	var pods corev1.PodList
+	var services corev1.ServiceList
+	var endpoints metav1.PartialObjectMetadataList // of corev1.Endpoints, which is deprecated but is what Patroni uses
+	g, gctx := errgroup.WithContext(ctx)
+	app := NameLabel + "=" + s.unit.App
+	g.Go(func() error { return s.api.Read(gctx, "pods", app, &pods) })
+	g.Go(func() error { return s.api.Read(gctx, "services", app, &services) })
+	g.Go(func() error { return s.api.Read(gctx, "endpoints", "cluster-name="+s.unit.Scope(), &endpoints) })
+	if err := g.Wait(); err != nil {
+		return state.Kube{}, err
+	}
+	kube := state.Kube{Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
+	for _, p := range pods.Items {
+		kube.Pods = append(kube.Pods, state.Pod{Name: p.Name, IP: p.Status.PodIP, Labels: p.Labels})
+		if p.Name == s.unit.Pod() && len(p.OwnerReferences) > 0 {
+			o := p.OwnerReferences[0]
+			kube.Owner = state.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+		}
+	}
+	for _, service := range services.Items {
+		kube.Services[service.Name] = serviceFacts(service, kube.Owner.UID)
+	}
+	orphans := false
+	for _, e := range endpoints.Items {
+		facts := state.Endpoints{Name: e.Name, OwnerUID: ownerUID(e.OwnerReferences, kube.Owner.UID), Created: e.CreationTimestamp.Time}
+		orphans = orphans || facts.OwnerUID == ""
+		kube.Endpoints[e.Name] = facts
+	}
+	if !orphans || kube.Owner.Name == "" {
+		return kube, nil
+	}
+	// What nobody owns is ours if it is younger than the application.
+	var owner metav1.PartialObjectMetadata
+	if err := s.api.Read(ctx, "statefulsets/"+kube.Owner.Name, "", &owner); err != nil {
+		return state.Kube{}, err
+	}
+	kube.Owner.Created = owner.CreationTimestamp.Time
+	return kube, nil
+}
+
+// ownerUID returns ours if we are among the owners, else the first one, or "".
+func ownerUID(owners []metav1.OwnerReference, ours string) string {
+	uid := ""
+	for _, o := range owners {
+		if string(o.UID) == ours {
+			return ours
+		}
+		if uid == "" {
+			uid = string(o.UID)
+		}
+	}
+	return uid
+}
+
+func serviceFacts(s corev1.Service, ours string) state.KubeService {
+	facts := state.KubeService{
+		Name: s.Name, Labels: s.Labels, Selector: s.Spec.Selector, OwnerUID: ownerUID(s.OwnerReferences, ours),
+	}
+	for _, p := range s.Spec.Ports {
+		facts.Ports = append(facts.Ports, state.Port{Name: p.Name, Number: int(p.Port)})
+	}
+	return facts
+}
+
+// LabelPod puts labels on a pod.
+type LabelPod struct {
+	Pod    string
+	Labels map[string]string
+}
+
+// String implements state.Step.
+func (l LabelPod) String() string { return fmt.Sprintf("label pod %s: %v", l.Pod, l.Labels) }
+
+// ApplyService makes a Service so.
+type ApplyService struct{ state.KubeService }
+
+// String implements state.Step.
+func (a ApplyService) String() string { return "apply service " + a.Name }
+
+// OwnEndpoints makes one of Patroni's objects, empty, or makes an existing one
+// the application's.
+type OwnEndpoints struct{ Name string }
+
+// String implements state.Step.
+func (o OwnEndpoints) String() string { return "own endpoints " + o.Name }
+
+// DeleteEndpoints removes one of Patroni's objects.
+type DeleteEndpoints struct{ Name string }
+
+// String implements state.Step.
+func (d DeleteEndpoints) String() string { return "delete left-over endpoints " + d.Name }
+
+// Diff implements charm.System.
+func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
+	have, ok := obs.Kube.Get()
+	if !ok || have.Owner.UID == "" {
+		return nil
+	}
+	var steps []state.Step
+	if pod, ok := have.Pod(s.unit.Pod()); ok && !contains(pod.Labels, want.PodLabels) {
+		steps = append(steps, LabelPod{pod.Name, want.PodLabels})
+	}
+	if !obs.Leader {
+		return steps
+	}
+	for _, name := range want.Leftovers {
+		if _, exists := have.Endpoints[name]; exists {
+			steps = append(steps, DeleteEndpoints{name})
+		}
+	}
+	for _, name := range want.Endpoints {
+		if have.Endpoints[name].OwnerUID != have.Owner.UID {
+			steps = append(steps, OwnEndpoints{name})
+		}
+	}
+	for _, service := range want.Services {
+		service.OwnerUID = have.Owner.UID
+		if !sameService(have.Services[service.Name], service) {
+			steps = append(steps, ApplyService{service})
+		}
+	}
+	return steps
+}
+
+// contains tells whether labels has all of want.
+func contains(labels, want map[string]string) bool {
+	for k, v := range want {
+		if labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func sameService(have, want state.KubeService) bool {
+	return have.Name == want.Name && have.OwnerUID == want.OwnerUID && contains(have.Labels, want.Labels) &&
+		maps.Equal(have.Selector, want.Selector) && slices.Equal(have.Ports, want.Ports)
+}
+
+// Apply implements charm.System.
+func (s *System) Apply(ctx context.Context, step state.Step) error {
+	switch step := step.(type) {
+	case LabelPod:
+		return s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"labels": step.Labels}})
+	case DeleteEndpoints:
+		return s.api.Delete(ctx, "endpoints/"+step.Name)
+	case OwnEndpoints:
+		labels := map[string]string{"application": "patroni", "cluster-name": s.unit.Scope()}
+		return s.api.Apply(ctx, "endpoints/"+step.Name, s.object("Endpoints", step.Name, labels, nil))
+	case ApplyService:
+		return s.api.Apply(ctx, "services/"+step.Name, s.object("Service", step.Name, step.Labels, serviceSpec(step.KubeService)))
+	}
+	return fmt.Errorf("cannot apply %T to kubernetes", step)
+}
+
+// object is a v1 object of ours, which goes when the application goes.
+func (s *System) object(kind, name string, labels map[string]string, spec map[string]any) map[string]any {
+	object := map[string]any{
+		"apiVersion": "v1",
+		"kind":       kind,
+		"metadata": map[string]any{
+			"name":   name,
+			"labels": labels,
+			"ownerReferences": []any{map[string]any{
+				"apiVersion": s.owner.APIVersion, "kind": s.owner.Kind, "name": s.owner.Name, "uid": s.owner.UID,
+			}},
+		},
+	}
+	if spec != nil {
+		object["spec"] = spec
+	}
+	return object
+}
+
+func serviceSpec(service state.KubeService) map[string]any {
+	if len(service.Ports) == 0 { // it only keeps the Endpoints of its name alive
+		return map[string]any{"clusterIP": "None"}
+	}
+	var ports []any
+	for _, p := range service.Ports {
+		ports = append(ports, map[string]any{"name": p.Name, "port": p.Number, "targetPort": p.Number, "protocol": "TCP"})
+	}
+	return map[string]any{"selector": service.Selector, "ports": ports}
+}

@@ -1,0 +1,84 @@
+// Command dispatch is the charm: Juju executes it once for each event, in the
+// charm container of each unit. It takes no arguments; Juju's environment
+// variables say what happened.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"charmhub.io/postgresql-k8s/charm"
+	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/juju"
+	"charmhub.io/postgresql-k8s/kube"
+	"charmhub.io/postgresql-k8s/patroni"
+	"charmhub.io/postgresql-k8s/pebble"
+	"charmhub.io/postgresql-k8s/postgres"
+)
+
+// budget bounds a dispatch whatever hangs. Juju itself has no limit, and a unit
+// that hangs in a hook serves nobody.
+const budget = time.Minute
+
+const pebbleSocket = "/charm/containers/" + state.Container + "/pebble.socket"
+
+func main() {
+	// SIGTERM keeps its default: Juju runs a killed hook again, and takes an
+	// orderly exit with an error for a failure.
+	tools := juju.Tools{Run: juju.Exec}
+	log := slog.New(juju.NewLogHandler(tools, os.Stdout))
+	if err := run(tools, log); err != nil {
+		log.Error("dispatch failed", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(tools juju.Tools, log *slog.Logger) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	env, err := juju.ParseEnvironment(os.Getenv)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	defer cancel()
+
+	api, err := kube.InCluster(env.Unit.Model, env.Unit.App)
+	if err != nil {
+		return err
+	}
+	database := postgres.New(postgres.Connect)
+	defer database.Close(ctx)
+	c := charm.Charm{
+		Model: juju.New(tools, env),
+		Systems: []charm.System{
+			kube.New(api, env.Unit),
+			pebble.New(pebbleSocket, state.PatroniYML),
+			patroni.New(patroni.HTTP(fmt.Sprintf("http://localhost:%d", state.PatroniPort))),
+		},
+		Second:   []charm.System{database},
+		Handlers: charm.Handlers(),
+		Log:      log,
+		Now:      time.Now,
+		Sleep:    sleep,
+	}
+	start := time.Now()
+	out, err := c.Dispatch(ctx)
+	log.Debug("dispatched", "event", env.Event.Name, "passes", out.Passes, "steps", out.Steps,
+		"ms", time.Since(start).Milliseconds(), "status", out.Status.Severity, "message", out.Status.Message)
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

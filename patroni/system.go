@@ -1,0 +1,173 @@
+package patroni
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// System is this unit's Patroni member and, through it, the cluster.
+type System struct {
+	api API
+}
+
+// New returns the member that api reaches.
+func New(api API) *System { return &System{api: api} }
+
+// Name implements charm.System.
+func (s *System) Name() string { return "patroni" }
+
+// Observe implements charm.System. While the member does not run the cluster is
+// unknown.
+func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
+	var me local
+	var all cluster
+	var dynamic map[string]any
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.api.get(gctx, "/patroni", &me) })
+	g.Go(func() error { return s.api.get(gctx, "/cluster", &all) })
+	g.Go(func() error {
+		if s.api.get(gctx, "/config", &dynamic) != nil {
+			dynamic = nil // there is none before the bootstrap
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		obs.Cluster = state.Unknown[state.Cluster](err.Error())
+		return nil
+	}
+	obs.Cluster = state.Value(state.Cluster{Local: me.facts(), Members: all.facts(), Dynamic: dynamic})
+	return nil
+}
+
+// Reload makes Patroni load its file, whose tag is then Tag.
+type Reload struct {
+	Tag      string
+	Password state.Redacted
+}
+
+// String implements state.Step.
+func (r Reload) String() string { return "reload Patroni, configuration " + r.Tag }
+
+// Restart restarts the local server in place.
+type Restart struct{ Password state.Redacted }
+
+// String implements state.Step.
+func (Restart) String() string { return "restart PostgreSQL for changed settings" }
+
+// Patch changes the configuration that all members share.
+type Patch struct {
+	Config   map[string]any
+	Password state.Redacted
+}
+
+// String implements state.Step.
+func (p Patch) String() string { return fmt.Sprintf("patch the cluster's configuration: %v", p.Config) }
+
+// Diff implements charm.System.
+func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
+	have, ok := obs.Cluster.Get()
+	p, wished := want.Patroni.Get()
+	if !ok || !wished {
+		return nil
+	}
+	password := p.Passwords.REST
+	var steps []state.Step
+	if have.Local.ConfigTag != want.ConfigTag {
+		steps = append(steps, Reload{want.ConfigTag, password})
+	}
+	if obs.Leader && have.Dynamic != nil {
+		if patch := DiffDynamic(have.Dynamic, want.Dynamic); len(patch) > 0 {
+			steps = append(steps, Patch{patch, password})
+		}
+	}
+	if want.Restart {
+		steps = append(steps, Restart{password})
+	}
+	return steps
+}
+
+// DiffDynamic returns the patch that makes have agree with what want says;
+// what want does not mention stays. A nil in want removes a key. Numbers of
+// JSON and of Go compare by value.
+func DiffDynamic(have, want map[string]any) map[string]any {
+	patch := map[string]any{}
+	for key, value := range want {
+		old, exists := have[key]
+		wanted, isMap := value.(map[string]any)
+		oldMap, wasMap := old.(map[string]any)
+		switch {
+		case isMap && wasMap:
+			if inner := DiffDynamic(oldMap, wanted); len(inner) > 0 {
+				patch[key] = inner
+			}
+		case value == nil:
+			if exists && old != nil {
+				patch[key] = nil
+			}
+		case !exists || !sameValue(old, value):
+			patch[key] = value
+		}
+	}
+	return patch
+}
+
+func sameValue(a, b any) bool {
+	if number, ok := toFloat(a); ok {
+		other, ok := toFloat(b)
+		return ok && number == other
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+func toFloat(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int:
+		return float64(n), true
+	case int64:
+		return float64(n), true
+	case float64:
+		return n, true
+	}
+	return 0, false
+}
+
+// Apply implements charm.System.
+func (s *System) Apply(ctx context.Context, step state.Step) error {
+	switch step := step.(type) {
+	case Reload:
+		return s.reload(ctx, step)
+	case Patch:
+		if err := s.api.change(ctx, http.MethodPatch, "/config", step.Config, step.Password); err != nil {
+			return fmt.Errorf("cannot change the cluster's configuration: %w", err)
+		}
+		return nil
+	case Restart:
+		if err := s.api.change(ctx, http.MethodPost, "/restart", map[string]any{"restart_pending": true}, step.Password); err != nil {
+			return fmt.Errorf("cannot restart PostgreSQL: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("cannot apply %T to patroni", step)
+}
+
+// reload returns when Patroni has loaded the file: it only schedules the work.
+func (s *System) reload(ctx context.Context, step Reload) error {
+	if err := s.api.change(ctx, http.MethodPost, "/reload", nil, step.Password); err != nil {
+		return fmt.Errorf("cannot reload Patroni: %w", err)
+	}
+	const wait, poll = 3 * time.Second, 50 * time.Millisecond
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(poll) {
+		var me local
+		if s.api.get(ctx, "/patroni", &me) == nil && me.facts().ConfigTag == step.Tag {
+			return nil
+		}
+	}
+	return fmt.Errorf("cannot reload Patroni: it did not take configuration %s within %s", step.Tag, wait)
+}

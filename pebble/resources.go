@@ -1,0 +1,78 @@
+package pebble
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// unlimited is where cgroup v1 starts to mean "no limit": its largest value is
+// the largest int64, rounded down to a page.
+const unlimited = math.MaxInt64 &^ (1<<20 - 1)
+
+// Resources reads what the container may use from its own control group, by
+// pull, which returns the content of a file or "" when there is none. Files and
+// formats: cgroups(7), the kernel's cgroup-v1/memory and cgroup-v2 documents,
+// proc(5). Without a limit it is what the machine has.
+func Resources(pull func(path string) string) state.Resources {
+	r := state.Resources{Memory: totalMemory(pull("/proc/meminfo")), CPUs: onlineCPUs(pull("/sys/devices/system/cpu/online"))}
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		limit, err := strconv.ParseInt(strings.TrimSpace(pull(path)), 10, 64) // or "max"
+		if err == nil && limit > 0 && limit < unlimited && (r.Memory == 0 || limit < r.Memory) {
+			r.Memory = limit
+		}
+	}
+	quota, period := pull("/sys/fs/cgroup/cpu.max"), ""
+	if quota == "" {
+		quota, period = pull("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), pull("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+	}
+	if limit := cpuLimit(strings.Fields(quota + " " + period)); limit > 0 && (r.CPUs == 0 || limit < r.CPUs) {
+		r.CPUs = limit
+	}
+	return r
+}
+
+// totalMemory reads "MemTotal:  24670328 kB".
+func totalMemory(meminfo string) int64 {
+	for line := range strings.Lines(meminfo) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "MemTotal:" {
+			kB, err := strconv.ParseInt(fields[1], 10, 64)
+			if err == nil {
+				return kB << 10
+			}
+		}
+	}
+	return 0
+}
+
+// onlineCPUs counts the CPUs of a list such as "0-3,8".
+func onlineCPUs(list string) float64 {
+	count := 0
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 == nil && err2 == nil && to >= from {
+			count += to - from + 1
+		}
+	}
+	return float64(count)
+}
+
+// cpuLimit divides the quota by the period; "max" and -1 are no limit.
+func cpuLimit(fields []string) float64 {
+	if len(fields) < 2 {
+		return 0
+	}
+	quota, err1 := strconv.ParseFloat(fields[0], 64)
+	period, err2 := strconv.ParseFloat(fields[1], 64)
+	if err1 != nil || err2 != nil || quota <= 0 || period <= 0 {
+		return 0
+	}
+	return quota / period
+}

@@ -1,0 +1,21 @@
+package postgres
+
+// HBA are the lines of pg_hba.conf, first match first
+// (https://www.postgresql.org/docs/17/auth-pg-hba-conf.html). Every way in needs
+// a password, or to be the operating system's postgres user inside the workload
+// container; nobody is trusted. An address of "all" is every address of both
+// families: pods have no address that could be known before. Reload.
+func HBA() []string {
+	return []string{
+		"local all backup peer map=operator",
+		"local all all scram-sha-256",
+		"host replication replication all scram-sha-256",
+		"host all all all scram-sha-256",
+	}
+}
+
+// Ident are the lines of pg_ident.conf: the operating system's postgres user is
+// the database's backup user on the local socket.
+func Ident() []string {
+	return []string{"operator postgres backup"}
+}

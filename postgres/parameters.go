@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	"charmhub.io/postgresql-k8s/charm/config"
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// page is the unit of shared_buffers and effective_cache_size, in bytes.
+const page = 8192
+
+// Parameters are the settings of a member that Patroni takes from its own file.
+// Each names where its manual is; all of
+// https://www.postgresql.org/docs/17/runtime-config.html.
+func Parameters(server state.Server, r state.Resources, cfg config.Values) map[string]string {
+	p := map[string]string{
+		// Connections and authentication (runtime-config-connection). Restart.
+		"unix_socket_directories": "/var/run/postgresql",
+		// Reload. Never anything weaker.
+		"password_encryption": "scram-sha-256",
+		// Write-ahead log (runtime-config-wal). archive_mode needs a restart, the
+		// command does not: archiving can be turned on without one.
+		"archive_mode":    "on",
+		"archive_command": "/bin/true",
+		// Logging (runtime-config-logging), to the container's log, where
+		// kubectl logs and Pebble's log forwarding find it. Reload.
+		"log_destination":             "stderr",
+		"logging_collector":           "off", // restart
+		"log_checkpoints":             "on",
+		"log_lock_waits":              "on",
+		"log_autovacuum_min_duration": "60000", // ms
+		"log_temp_files":              "1024",  // kB
+		"log_line_prefix":             "%t [%p]: user=%u,db=%d,app=%a,client=%h,line=%l ",
+		"log_timezone":                "UTC",
+	}
+	if len(server.Libraries) > 0 { // client connection defaults; restart
+		p["shared_preload_libraries"] = strings.Join(server.Libraries, ",")
+	}
+	maps.Copy(p, memoryParameters(r, cfg))
+	return p
+}
+
+// memoryParameters gives a quarter of the memory to PostgreSQL's own cache and
+// tells the planner that the rest is the kernel's (runtime-config-resource,
+// runtime-config-query). shared_buffers needs a restart.
+func memoryParameters(r state.Resources, cfg config.Values) map[string]string {
+	memory := r.Memory
+	if limit, ok := cfg.Int("profile_limit_memory"); ok && limit*1e6 < memory {
+		memory = limit * 1e6
+	}
+	if cfg.String("profile") == "testing" || memory <= 0 {
+		return nil
+	}
+	buffers := memory / 4
+	return map[string]string{
+		"shared_buffers":       fmt.Sprint(max(buffers/page, 16)), // 16 is the smallest allowed
+		"effective_cache_size": fmt.Sprint(max((memory-buffers)/page, 1)),
+	}
+}
+
+// SharedParameters are the settings that must be equal on all members, which
+// Patroni takes from the cluster's configuration only. All need a restart, but
+// for wal_keep_size.
+func SharedParameters(r state.Resources, cfg config.Values) map[string]any {
+	cpus := max(int(r.CPUs), 1)
+	connections := int64(max(4*cpus, 100))
+	if n, ok := cfg.Int("experimental_max_connections"); ok {
+		connections = n
+	}
+	return map[string]any{
+		"max_connections":       connections,
+		"max_worker_processes":  max(min(8, 2*cpus), 2),
+		"max_wal_senders":       25,
+		"max_replication_slots": 25,
+		"wal_level":             "logical", // a client may ask for logical replication
+		"wal_keep_size":         4096,      // MB
+	}
+}

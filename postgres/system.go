@@ -1,0 +1,211 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// Timeouts of SQL: the server is in the same cluster, and our statements touch
+// the catalogue only. A statement may have to wait for a lock that a client's
+// DDL holds.
+const (
+	connectTimeout   = 3 * time.Second
+	statementTimeout = 10 * time.Second
+)
+
+// Server is where and as whom to connect.
+type Server struct {
+	Host     string
+	Port     int
+	User     string
+	Password state.Redacted
+}
+
+// Conn is what we use of a connection.
+type Conn interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	// Run executes one or more statements in the simple protocol.
+	Run(ctx context.Context, sql string) error
+	Close(ctx context.Context) error
+}
+
+// Connector opens a connection to a database.
+type Connector func(ctx context.Context, server Server, database string) (Conn, error)
+
+// Connect is the Connector that opens a real one.
+func Connect(ctx context.Context, server Server, database string) (Conn, error) {
+	cfg, err := pgx.ParseConfig("sslmode=disable") // nothing of the environment matters below
+	if err != nil {
+		return nil, err
+	}
+	cfg.Host, cfg.Port = server.Host, uint16(server.Port)
+	cfg.User, cfg.Password, cfg.Database = server.User, server.Password.Reveal(), database
+	cfg.ConnectTimeout = connectTimeout
+	cfg.RuntimeParams = map[string]string{
+		"application_name":  "postgresql-k8s charm",
+		"statement_timeout": strconv.Itoa(int(statementTimeout.Milliseconds())),
+		"search_path":       "pg_catalog", // nothing that a client made can be called by us
+	}
+	c, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return conn{c}, nil
+}
+
+type conn struct{ *pgx.Conn }
+
+func (c conn) Run(ctx context.Context, sql string) error {
+	_, err := c.PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}
+
+// System is the database cluster as its primary shows it to the operator user.
+// Only the Juju leader looks, and only it changes anything.
+type System struct {
+	connect Connector
+	server  Server
+	conns   map[string]Conn // by database, kept for the dispatch
+}
+
+// New returns the database cluster that connect reaches.
+func New(connect Connector) *System { return &System{connect: connect, conns: map[string]Conn{}} }
+
+// Name implements charm.System.
+func (s *System) Name() string { return "postgres" }
+
+// Observe implements charm.System; it reads the cluster and secrets of obs.
+func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
+	server, err := primary(*obs)
+	if err != nil {
+		obs.Database = state.Unknown[state.Database](err.Error())
+		return nil
+	}
+	if server != s.server { // another primary, or password, than in the pass before
+		s.Close(ctx)
+		s.server = server
+	}
+	db, err := s.read(ctx)
+	if err != nil {
+		s.Close(ctx)
+		obs.Database = state.Unknown[state.Database](err.Error())
+		return nil
+	}
+	obs.Database = state.Value(db)
+	return nil
+}
+
+func primary(obs state.Observed) (Server, error) {
+	cluster, ok := obs.Cluster.Get()
+	if !obs.Leader || !ok {
+		return Server{}, errors.New("not the leader, or no cluster")
+	}
+	member, ok := cluster.Primary()
+	if !ok {
+		return Server{}, errors.New("no primary")
+	}
+	secret := obs.Secrets[obs.Unit.PeerSecret()]
+	password := secret.Content["operator-password"]
+	if !secret.Committed || password == "" {
+		return Server{}, errors.New("no password")
+	}
+	return Server{Host: member.Host, Port: member.Port, User: "operator", Password: password}, nil
+}
+
+func (s *System) conn(ctx context.Context, database string) (Conn, error) {
+	if c, ok := s.conns[database]; ok {
+		return c, nil
+	}
+	c, err := s.connect(ctx, s.server, database)
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", net.JoinHostPort(s.server.Host, strconv.Itoa(s.server.Port)), err)
+	}
+	s.conns[database] = c
+	return c, nil
+}
+
+// Close ends the connections.
+func (s *System) Close(ctx context.Context) {
+	for name, c := range s.conns {
+		_ = c.Close(ctx) // it is of no more use either way
+		delete(s.conns, name)
+	}
+}
+
+// rolesSQL reads https://www.postgresql.org/docs/17/catalog-pg-authid.html;
+// names that begin with pg_ are PostgreSQL's own.
+const rolesSQL = `
+SELECT r.rolname, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, coalesce(r.rolpassword, ''),
+       array(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_authid g ON g.oid = m.roleid
+             WHERE m.member = r.oid ORDER BY 1)
+FROM pg_authid r WHERE NOT starts_with(r.rolname, 'pg_')`
+
+func (s *System) read(ctx context.Context) (state.Database, error) {
+	c, err := s.conn(ctx, "postgres")
+	if err != nil {
+		return state.Database{}, err
+	}
+	rows, err := c.Query(ctx, rolesSQL)
+	if err != nil {
+		return state.Database{}, fmt.Errorf("cannot read the roles: %w", err)
+	}
+	roles, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (state.Role, error) {
+		var r state.Role
+		var verifier string
+		err := row.Scan(&r.Name, &r.Login, &r.Superuser, &r.CreateDB, &r.CreateRole, &verifier, &r.MemberOf)
+		r.Verifier = state.Redacted(verifier)
+		return r, err
+	})
+	if err != nil {
+		return state.Database{}, fmt.Errorf("cannot read the roles: %w", err)
+	}
+	db := state.Database{Roles: make(map[string]state.Role, len(roles))}
+	for _, r := range roles {
+		db.Roles[r.Name] = r
+	}
+	return db, nil
+}
+
+// Diff implements charm.System.
+func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
+	have, ok := obs.Database.Get()
+	if !ok || !obs.Leader {
+		return nil
+	}
+	return DiffRoles(have.Roles, want.Roles)
+}
+
+// Apply implements charm.System.
+func (s *System) Apply(ctx context.Context, step state.Step) error {
+	switch step := step.(type) {
+	case Execute:
+		return s.execute(ctx, step)
+	case SetPassword:
+		verifier, err := Verifier(step.Password)
+		if err != nil {
+			return err
+		}
+		return s.execute(ctx, Execute{"postgres", step.String(),
+			state.Redacted(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", quote(step.Role), verifier))})
+	}
+	return fmt.Errorf("cannot apply %T to postgres", step)
+}
+
+func (s *System) execute(ctx context.Context, step Execute) error {
+	c, err := s.conn(ctx, step.Database)
+	if err == nil {
+		err = c.Run(ctx, step.SQL.Reveal())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot %s: %w", step.What, err)
+	}
+	return nil
+}
