@@ -72,7 +72,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	start := time.Now()
 	out, err := c.Dispatch(ctx)
 	log.Debug("dispatched", "event", env.Event.Name, "passes", out.Passes, "steps", out.Steps,
-		"ms", time.Since(start).Milliseconds(), "status", out.Status.Severity, "message", out.Status.Message)
+		"took", time.Since(start), "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
 	return err
 }
 

@@ -75,6 +75,7 @@ type Charm struct {
 type Outcome struct {
 	Passes, Steps int
 	Status        state.Status
+	Took          map[string]time.Duration // to observe each system, in the last pass
 }
 
 // Dispatch makes the world so, as far as that is possible now. An error means
@@ -84,7 +85,7 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	start := c.Now()
 	for {
 		out.Passes++
-		obs, err := c.observe(ctx)
+		obs, err := c.observe(ctx, &out)
 		if err != nil {
 			return out, err
 		}
@@ -119,20 +120,32 @@ func Desire(handlers []Handler, obs state.Observed) state.Desired {
 	return want
 }
 
-func (c *Charm) observe(ctx context.Context) (state.Observed, error) {
+func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, error) {
 	obs := state.Observed{Now: c.Now()}
-	// Each system writes its own fields only.
+	first := append([]System{c.Model}, c.Systems...)
+	took := make([]time.Duration, len(first))
+	observe := func(ctx context.Context, s System, took *time.Duration) error {
+		start := c.Now()
+		defer func() { *took = c.Now().Sub(start) }()
+		return s.Observe(ctx, &obs) // each system writes its own fields only
+	}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, s := range append([]System{c.Model}, c.Systems...) {
-		g.Go(func() error { return s.Observe(gctx, &obs) })
+	for i, s := range first {
+		g.Go(func() error { return observe(gctx, s, &took[i]) })
 	}
 	if err := g.Wait(); err != nil {
 		return obs, err
 	}
+	out.Took = map[string]time.Duration{}
+	for i, s := range first {
+		out.Took[s.Name()] = took[i]
+	}
 	for _, s := range c.Second {
-		if err := s.Observe(ctx, &obs); err != nil {
+		var took time.Duration
+		if err := observe(ctx, s, &took); err != nil {
 			return obs, err
 		}
+		out.Took[s.Name()] = took
 	}
 	return obs, nil
 }

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -12,23 +13,35 @@ import (
 // the largest int64, rounded down to a page.
 const unlimited = math.MaxInt64 &^ (1<<20 - 1)
 
-// Resources reads what the container may use from its own control group, by
-// pull, which returns the content of a file or "" when there is none. Files and
-// formats: cgroups(7), the kernel's cgroup-v1/memory and cgroup-v2 documents,
-// proc(5). Without a limit it is what the machine has.
-func Resources(pull func(path string) string) state.Resources {
-	r := state.Resources{Memory: totalMemory(pull("/proc/meminfo")), CPUs: onlineCPUs(pull("/sys/devices/system/cpu/online"))}
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		limit, err := strconv.ParseInt(strings.TrimSpace(pull(path)), 10, 64) // or "max"
-		if err == nil && limit > 0 && limit < unlimited && (r.Memory == 0 || limit < r.Memory) {
-			r.Memory = limit
-		}
+// Machine returns what the machine of this pod has (proc(5)).
+func Machine() state.Resources {
+	read := func(path string) string {
+		text, _ := os.ReadFile(path) // what cannot be read counts as unknown, 0
+		return string(text)
 	}
-	quota, period := pull("/sys/fs/cgroup/cpu.max"), ""
-	if quota == "" {
-		quota, period = pull("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), pull("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+	return state.Resources{
+		Memory: totalMemory(read("/proc/meminfo")),
+		CPUs:   onlineCPUs(read("/sys/devices/system/cpu/online")),
 	}
-	if limit := cpuLimit(strings.Fields(quota + " " + period)); limit > 0 && (r.CPUs == 0 || limit < r.CPUs) {
+}
+
+// Resources lowers what the machine has to the limits of the container's own
+// control group, read by pull, which returns the content of a file or "" when
+// there is none (the kernel's documents cgroup-v2 and cgroup-v1/memory).
+func Resources(machine state.Resources, pull func(path string) string) state.Resources {
+	r := machine
+	memory, cpu := pull("/sys/fs/cgroup/memory.max"), ""
+	if memory != "" {
+		cpu = pull("/sys/fs/cgroup/cpu.max")
+	} else {
+		memory = pull("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+		cpu = pull("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " + pull("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(memory), 10, 64) // or "max"
+	if err == nil && limit > 0 && limit < unlimited && (r.Memory == 0 || limit < r.Memory) {
+		r.Memory = limit
+	}
+	if limit := cpuLimit(strings.Fields(cpu)); limit > 0 && (r.CPUs == 0 || limit < r.CPUs) {
 		r.CPUs = limit
 	}
 	return r

@@ -18,7 +18,8 @@ const callTimeout = 5 * time.Second
 
 // Socket is what we use of a Pebble daemon. Every call has a deadline.
 type Socket interface {
-	// Pull returns the content of a file; fs.ErrNotExist when there is none.
+	// Pull returns the content of a file. Its error does not tell whether there is
+	// one: pebble/client cannot read the daemon's answer to that. Ask Stat.
 	Pull(path string) ([]byte, error)
 	// List returns the entries of a directory whose names match the pattern of
 	// path.Match; fs.ErrNotExist when there is none.
@@ -93,7 +94,7 @@ func notExist(err error) error {
 func (s socket) Pull(path string) ([]byte, error) {
 	var buf bytes.Buffer
 	if err := s.client.Pull(&client.PullOptions{Path: path, Target: &buf}); err != nil {
-		return nil, notExist(err)
+		return nil, err
 	}
 	return buf.Bytes(), nil
 }

@@ -32,20 +32,21 @@ var preloadable = []string{"timescaledb", "pgaudit", "pg_stat_statements"}
 
 // System is the workload container.
 type System struct {
-	dial   func(ctx context.Context) (Socket, error)
-	socket Socket
-	files  []string // paths of the files that are ours
+	dial    func(ctx context.Context) (Socket, error)
+	socket  Socket
+	files   []string        // paths of the files that are ours
+	machine state.Resources // that both containers are on
 }
 
 // New returns the container behind the Pebble socket; files are the paths that
 // the charm owns in it.
 func New(socketPath string, files ...string) *System {
-	return NewWith(func(ctx context.Context) (Socket, error) { return Dial(ctx, socketPath) }, files...)
+	return NewWith(func(ctx context.Context) (Socket, error) { return Dial(ctx, socketPath) }, Machine(), files...)
 }
 
-// NewWith returns the container that dial reaches.
-func NewWith(dial func(ctx context.Context) (Socket, error), files ...string) *System {
-	return &System{dial: dial, files: files}
+// NewWith returns the container that dial reaches, on that machine.
+func NewWith(dial func(ctx context.Context) (Socket, error), machine state.Resources, files ...string) *System {
+	return &System{dial: dial, machine: machine, files: files}
 }
 
 // Name implements charm.System.
@@ -99,17 +100,20 @@ func (s *System) read() (state.Workload, error) {
 	if w.Servers, err = s.readServers(); err != nil {
 		return w, err
 	}
-	w.Resources = Resources(func(path string) string {
-		text, _ := s.pull(path) // one that cannot be read is no limit
-		return text
+	w.Resources = Resources(s.machine, func(path string) string {
+		text, _ := s.socket.Pull(path) // one that cannot be read is no limit
+		return string(text)
 	})
 	return w, nil
 }
 
 // pull returns the content of a file, or "" when there is none.
 func (s *System) pull(path string) (string, error) {
+	if _, err := s.socket.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	data, err := s.socket.Pull(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return "", fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	return string(data), nil
@@ -125,9 +129,9 @@ func (s *System) readFiles() (map[string]state.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot look at %s: %w", path, err)
 		}
-		content, err := s.pull(path)
+		content, err := s.socket.Pull(path)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("cannot read %s: %w", path, err)
 		}
 		files[path] = state.File{
 			Path: path, Content: state.Redacted(content),

@@ -51,7 +51,7 @@ func ready(obs state.Observed, store []string) (state.Server, *state.Problem) {
 	}
 	workload, ok := obs.Workload.Get()
 	if !ok {
-		return wait(state.MessageContainer)
+		return wait(state.MessageContainer(obs.Workload.Why()))
 	}
 	if err := obs.Config.Err(); err != nil {
 		return block(state.MessageConfig(err))

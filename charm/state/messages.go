@@ -10,8 +10,6 @@ const (
 	MessageStarting = "awaiting for cluster to start"
 	// MessageMember is upstream's word for a member that comes up.
 	MessageMember = "awaiting for member to start"
-	// MessageContainer says that Pebble does not answer.
-	MessageContainer = "awaiting for the workload container to start"
 	// MessageLeader says that the passwords do not exist yet.
 	MessageLeader = "awaiting for the leader to create the passwords"
 	// MessageStorage says that the volume is not there.
@@ -31,6 +29,11 @@ const MessageImage = "no PostgreSQL 14 or later in the image: refresh with anoth
 // MessageMajor names the cure for an image that does not fit the data.
 func MessageMajor(data int) string {
 	return fmt.Sprintf("the data is of PostgreSQL %d, which the image lacks: refresh with a postgresql-image that has it", data)
+}
+
+// MessageContainer says that Pebble does not answer, or not as it should.
+func MessageContainer(why string) string {
+	return "awaiting for the workload container: " + why
 }
 
 // MessageKube says that the Kubernetes API does not answer.
