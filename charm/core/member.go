@@ -16,6 +16,10 @@ func (Member) Name() string { return "member" }
 // Desire implements charm.Handler.
 func (Member) Desire(obs state.Observed, want *state.Desired) {
 	server, problem := ready(obs, want.Endpoints)
+	if obs.Forbidden && !obs.Leaving {
+		// Not every Juju tells the charm that it is trusted now.
+		want.Layer = state.Value(state.Layer{Checks: map[string]state.Check{trustCheck: watchTrust(obs.Unit, "enabled")}})
+	}
 	if problem != nil {
 		want.Problem(*problem)
 		return
@@ -29,7 +33,7 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 			Rewind: secret["rewind-password"], REST: secret["patroni-password"],
 		},
 	})
-	want.Layer = state.Value(Layer())
+	want.Layer = state.Value(Layer(obs.Unit))
 	condition(obs, want)
 }
 
@@ -108,7 +112,7 @@ func condition(obs state.Observed, want *state.Desired) {
 
 // Layer is our part of Pebble's plan
 // (https://documentation.ubuntu.com/pebble/reference/layer-specification/).
-func Layer() state.Layer {
+func Layer(unit state.Unit) state.Layer {
 	member := func(path string) state.HTTPCheck {
 		return state.HTTPCheck{URL: fmt.Sprintf("http://localhost:%d%s", state.PatroniPort, path)}
 	}
@@ -141,6 +145,28 @@ func Layer() state.Layer {
 				Override: "replace", Startup: "enabled",
 				Period: "1s", Timeout: "1s", Threshold: 1, HTTP: member("/primary"),
 			},
+			trustCheck: watchTrust(unit, "disabled"),
 		},
 	}
 }
+
+// trustCheck is a check that wakes the charm when the application is trusted.
+const trustCheck = "trust"
+
+// watchTrust asks the Kubernetes API for what an untrusted application may not
+// see. It is written in Python because that is what Patroni brings along.
+func watchTrust(unit state.Unit, startup string) state.Check {
+	return state.Check{
+		Override: "replace", Startup: startup, Period: "2s", Timeout: "2s", Threshold: 1,
+		Exec: state.ExecCheck{Command: fmt.Sprintf("python3 -c '%s' %s", trustScript, unit.Model)},
+	}
+}
+
+// trustScript takes the namespace as its argument; it exits 0 with the right.
+const trustScript = `import os, ssl, sys, urllib.request as u; ` +
+	`d = "/var/run/secrets/kubernetes.io/serviceaccount/"; e = os.environ; ` +
+	`h, p = e["KUBERNETES_SERVICE_HOST"], e["KUBERNETES_SERVICE_PORT"]; ` +
+	`h = "[" + h + "]" if ":" in h else h; ` +
+	`u.urlopen(u.Request(f"https://{h}:{p}/api/v1/namespaces/{sys.argv[1]}/endpoints?limit=1", ` +
+	`headers={"Authorization": "Bearer " + open(d + "token").read()}), ` +
+	`context=ssl.create_default_context(cafile=d + "ca.crt"), timeout=2)`

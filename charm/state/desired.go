@@ -96,12 +96,18 @@ type Check struct {
 	Period    string    `yaml:"period,omitempty"` // a Go duration
 	Timeout   string    `yaml:"timeout,omitempty"`
 	Threshold int       `yaml:"threshold,omitempty"` // failures in a row
-	HTTP      HTTPCheck `yaml:"http"`
+	HTTP      HTTPCheck `yaml:"http,omitempty"`      // this, or Exec
+	Exec      ExecCheck `yaml:"exec,omitempty"`
 }
 
 // HTTPCheck is healthy when a GET answers 2xx.
 type HTTPCheck struct {
 	URL string `yaml:"url"`
+}
+
+// ExecCheck is healthy when a command, run as root, exits 0.
+type ExecCheck struct {
+	Command string `yaml:"command"`
 }
 
 // KubeService is a Kubernetes Service without a headless twin.
