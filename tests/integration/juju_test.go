@@ -1,3 +1,5 @@
+//go:build integration
+
 // Package integration drives the juju command line against the current
 // controller, as a user does. It needs a controller on a Kubernetes cloud in
 // whose nodes the workload image is (TestMain says what is missing), the packed
@@ -78,6 +80,19 @@ func newModel(t *testing.T) model {
 	return m
 }
 
+// in is the model for a subtest.
+func (m model) in(t *testing.T) model { return model{t, m.name} }
+
+// manifest writes a Kubernetes object to a file and returns its path.
+func (m model) manifest(object string) string {
+	m.t.Helper()
+	path := filepath.Join(m.t.TempDir(), "object.json")
+	if err := os.WriteFile(path, []byte(object), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	return path
+}
+
 // try runs a command and returns its standard output.
 func (m model) try(command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -116,7 +131,11 @@ func (m model) kubectl(args ...string) string {
 // deploy deploys the charm with the further arguments.
 func (m model) deploy(args ...string) {
 	m.t.Helper()
-	m.juju(append([]string{"deploy", charmFile, "--resource", "postgresql-image=" + image()}, args...)...)
+	m.run(m.deployCommand(args...)...)
+}
+
+func (m model) deployCommand(args ...string) []string {
+	return append([]string{"juju", "deploy", "-m", m.name, charmFile, "--resource", "postgresql-image=" + image()}, args...)
 }
 
 // unit is a unit as juju status shows it.

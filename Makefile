@@ -1,0 +1,37 @@
+# The commands of this project. Each installs what it needs (as root, on Debian
+# or Ubuntu, with Go).
+
+ARCH ?= amd64
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 30s
+
+.PHONY: help charm image lint unit test integration demo fuzz bench fmt clean
+
+help: ## list the commands
+	@awk -F ': .*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+charm: ## pack dist/postgresql-k8s_$(ARCH).charm from charmcraft.yaml
+	go run ./tools/packcharm -arch $(ARCH)
+
+image: ## build the workload image, dist/postgresql-image.tar
+	image/build.sh
+
+lint: ## formatting, vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "run make fmt for: $$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+unit: ## the tests that need no cluster and no image
+	go test -race ./...
+
+test: lint unit charm ## everything that this machine can show without a cluster
+
+integration: charm ## drive the current Juju controller; IMAGE names the workload image in its cluster
+	go test ./tests/integration -tags integration -count=1 -timeout 40m -v
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+
+clean: ## remove what was built
+	rm -rf dist
