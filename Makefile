@@ -5,13 +5,16 @@ ARCH ?= amd64
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
 
-.PHONY: help charm image lint unit test integration demo fuzz bench fmt clean
+.PHONY: help charm client image lint unit test integration demo fuzz bench fmt clean
 
 help: ## list the commands
 	@awk -F ': .*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 charm: ## pack dist/postgresql-k8s_$(ARCH).charm from charmcraft.yaml
 	go run ./tools/packcharm -arch $(ARCH)
+
+client: ## pack dist/client_$(ARCH).charm, a client application for the tests
+	go run ./tools/packcharm -arch $(ARCH) -o dist/client_$(ARCH).charm tests/charms/client
 
 image: ## build the workload image, dist/postgresql-image.tar
 	image/build.sh
@@ -25,9 +28,9 @@ lint: ## formatting, vet, staticcheck
 unit: ## the tests that need no cluster and no image
 	go test -race ./...
 
-test: lint unit charm ## everything that this machine can show without a cluster
+test: lint unit charm client ## everything that this machine can show without a cluster
 
-integration: charm ## drive the current Juju controller; IMAGE names the workload image in its cluster
+integration: charm client ## drive the current Juju controller; IMAGE names the workload image in its cluster
 	go test ./tests/integration -tags integration -count=1 -timeout 40m -v
 
 fmt: ## format the code

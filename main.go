@@ -54,18 +54,21 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	resolv, _ := os.ReadFile("/etc/resolv.conf") // without it the cluster's domain is the usual one
 	database := postgres.New(postgres.Connect)
 	defer database.Close(ctx)
+	workload := pebble.New(pebbleSocket, state.PatroniYML)
 	c := charm.Charm{
 		Model: juju.New(tools, env),
 		Systems: []charm.System{
-			kube.New(api, env.Unit),
-			pebble.New(pebbleSocket, state.PatroniYML),
+			kube.New(api, env.Unit, string(resolv)),
+			workload,
 			patroni.New(patroni.HTTP(fmt.Sprintf("http://localhost:%d", state.PatroniPort))),
 		},
 		Second:   []charm.System{database},
 		Handlers: charm.Handlers(),
 		Log:      log,
+		Wake:     workload.Wake,
 		Now:      time.Now,
 		Sleep:    sleep,
 	}

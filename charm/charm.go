@@ -13,6 +13,7 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/patroni"
 	"charmhub.io/postgresql-k8s/postgres"
+	"charmhub.io/postgresql-k8s/relations/database"
 )
 
 // A System is one thing outside the process that the charm reads and changes.
@@ -43,6 +44,7 @@ type Handler interface {
 func Handlers() []Handler {
 	return []Handler{
 		core.Secrets{}, core.Objects{}, core.Member{}, core.Users{}, core.Model{},
+		database.Handler{},
 		postgres.Handler{}, patroni.Handler{},
 	}
 }
@@ -67,6 +69,8 @@ type Charm struct {
 	Handlers []Handler
 	Log      *slog.Logger
 
+	// Wake has Juju dispatch the charm again after this dispatch.
+	Wake  func(ctx context.Context) error
 	Now   func() time.Time
 	Sleep func(ctx context.Context, d time.Duration)
 }
@@ -90,14 +94,14 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 			return out, err
 		}
 		want := Desire(c.Handlers, obs)
-		applied, failed, err := c.apply(ctx, obs, want)
-		out.Steps += applied
+		did, failed, err := c.apply(ctx, obs, want)
+		out.Steps += did.steps
 		if err != nil {
 			return out, err
 		}
 		if failed != nil {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
-		} else if applied > 0 && out.Passes < maxPasses {
+		} else if did.steps+did.looks > 0 && out.Passes < maxPasses {
 			continue
 		}
 		out.Status = want.Status()
@@ -105,6 +109,11 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 			return out, err
 		}
 		if !want.Soon() || out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil {
+			if want.Again {
+				if err := c.Wake(ctx); err != nil {
+					c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
+				}
+			}
 			return out, nil
 		}
 		c.Sleep(ctx, poll)
@@ -150,31 +159,39 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 	return obs, nil
 }
 
-// apply returns how many steps were made, and the first failure of a system
-// other than the model, whose own failure is final.
-func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desired) (applied int, failed, fatal error) {
+// done counts what a pass did.
+type done struct{ steps, looks int }
+
+// apply returns what was done, and the first failure of a system other than the
+// model, whose own failure is final.
+func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desired) (did done, failed, fatal error) {
 	for _, s := range append(append([]System{}, c.Systems...), c.Second...) {
-		n, err := c.applyAll(ctx, s, s.Diff(obs, want))
-		applied += n
-		if err != nil {
+		if err := c.applyAll(ctx, s, s.Diff(obs, want), &did); err != nil {
 			c.Log.WarnContext(ctx, "step failed", "system", s.Name(), "error", err)
 			failed = errors.Join(failed, err)
 		}
 	}
-	n, err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want))
-	if err != nil {
-		return applied + n, failed, fmt.Errorf("cannot publish: %w", err)
+	if err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did); err != nil {
+		return did, failed, fmt.Errorf("cannot publish: %w", err)
 	}
-	return applied + n, failed, nil
+	return did, failed, nil
 }
 
 // applyAll makes the steps of one system, up to the first that fails.
-func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step) (int, error) {
-	for i, step := range steps {
-		c.Log.InfoContext(ctx, step.String(), "system", s.Name())
+func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did *done) error {
+	for _, step := range steps {
+		_, look := step.(state.Look)
+		if !look {
+			c.Log.InfoContext(ctx, step.String(), "system", s.Name())
+		}
 		if err := s.Apply(ctx, step); err != nil {
-			return i, err
+			return err
+		}
+		if look {
+			did.looks++
+		} else {
+			did.steps++
 		}
 	}
-	return len(steps), nil
+	return nil
 }

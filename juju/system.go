@@ -3,6 +3,7 @@ package juju
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +53,11 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	obs.Ports = slices.Clone(s.facts.Ports)
 	obs.Memory = maps.Clone(s.facts.Memory)
 	obs.Secrets = maps.Clone(s.facts.Secrets)
-	obs.Relations = s.facts.Relations
+	obs.Relations = maps.Clone(s.facts.Relations)
+	for endpoint, relations := range obs.Relations {
+		obs.Relations[endpoint] = slices.Clone(relations)
+	}
+	obs.Clients = maps.Clone(s.facts.Clients)
 	return nil
 }
 
@@ -83,6 +88,10 @@ func (s *System) read(ctx context.Context) error {
 	if err := s.readPeers(ctx); err != nil {
 		return err
 	}
+	if err := s.readClients(ctx); err != nil {
+		return err
+	}
+	s.facts.Secrets = map[string]state.Secret{}
 	return s.readSecret(ctx, s.env.Unit.PeerSecret())
 }
 
@@ -113,19 +122,87 @@ func (s *System) readPeers(ctx context.Context) error {
 			return err
 		}
 		s.facts.Relations[state.PeerEndpoint] = append(s.facts.Relations[state.PeerEndpoint],
-			state.Relation{ID: id, Endpoint: state.PeerEndpoint, RemoteApp: s.env.Unit.App, LocalApp: bag})
+			state.Relation{ID: id, Endpoint: state.PeerEndpoint, Read: true, RemoteApp: s.env.Unit.App, LocalApp: bag})
 	}
 	return nil
 }
 
+// clientsKey has the leaders' record of the client relations.
+const clientsKey = "clients"
+
+// readClients reads the client relations that may have changed: the one that the
+// event is about, and those that are not on record.
+func (s *System) readClients(ctx context.Context) error {
+	s.facts.Clients = map[int]state.Client{}
+	peer, ok := s.facts.Relations.Peer()
+	if !s.facts.Leader || !ok {
+		return nil // only the leader serves clients
+	}
+	if text := peer.LocalApp[clientsKey]; text != "" {
+		if json.Unmarshal([]byte(text), &s.facts.Clients) != nil {
+			s.facts.Clients = map[int]state.Client{} // not ours: look at all of them
+		}
+	}
+	missing := maps.Clone(s.facts.Clients)
+	for _, endpoint := range state.DatabaseEndpoints {
+		ids, err := s.tools.RelationIDs(ctx, endpoint)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			relation := state.Relation{ID: id, Endpoint: endpoint, RemoteApp: s.facts.Clients[id].App}
+			if id == s.env.Event.Relation || relation.RemoteApp == "" {
+				if relation, err = s.readRelation(ctx, relation); err != nil {
+					return err
+				}
+			}
+			s.facts.Relations[endpoint] = append(s.facts.Relations[endpoint], relation)
+			delete(missing, id)
+		}
+	}
+	if len(missing) == 0 || s.env.Leaving {
+		return nil
+	}
+	// A relation is gone for the application, or only for this unit because the
+	// unit is going: Juju hides it either way.
+	dying, err := s.tools.Dying(ctx, s.env.Unit.Name)
+	s.env.Leaving = dying
+	return err
+}
+
+func (s *System) readRelation(ctx context.Context, r state.Relation) (state.Relation, error) {
+	var err error
+	if r.RemoteApp == "" {
+		if r.RemoteApp, err = s.tools.RelationApp(ctx, r.ID); err != nil {
+			return r, ignoreNotFound(err)
+		}
+	}
+	if r.Remote, err = s.tools.RelationGet(ctx, r.ID, r.RemoteApp); err != nil {
+		return r, ignoreNotFound(err)
+	}
+	if r.LocalApp, err = s.tools.RelationGet(ctx, r.ID, s.env.Unit.App); err != nil {
+		return r, ignoreNotFound(err)
+	}
+	r.Read = true
+	return r, nil
+}
+
+// ignoreNotFound forgives what went away while we looked.
+func ignoreNotFound(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 func (s *System) readSecret(ctx context.Context, label string) error {
-	s.facts.Secrets = map[string]state.Secret{}
 	content, ok := s.cache.get(label)
 	if !ok {
 		var err error
 		content, err = s.tools.SecretGet(ctx, label)
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPermission) {
-			return nil // the leader has not made it yet
+			s.facts.Secrets[label] = state.Secret{} // nobody has made it yet
+			return nil
 		}
 		if err != nil {
 			return err
@@ -136,32 +213,90 @@ func (s *System) readSecret(ctx context.Context, label string) error {
 	for k, v := range content {
 		secret.Content[k] = state.Redacted(v)
 	}
+	secret.Saved = maps.Clone(secret.Content)
 	s.facts.Secrets[label] = secret
 	return nil
 }
 
-// MakeSecret makes or completes a secret of the application.
-type MakeSecret struct {
+// readOwnSecret also finds the URI of a secret that the application made before,
+// in the form that other models can use.
+func (s *System) readOwnSecret(ctx context.Context, label string) error {
+	if err := s.readSecret(ctx, label); err != nil {
+		return err
+	}
+	secret := s.facts.Secrets[label]
+	if secret.Saved == nil {
+		return nil
+	}
+	id, err := s.tools.SecretID(ctx, label)
+	if err != nil {
+		return err
+	}
+	secret.URI = fmt.Sprintf("secret://%s/%s", s.env.Unit.ModelUUID, id)
+	s.facts.Secrets[label] = secret
+	return nil
+}
+
+// ReadRelation reads the databags of a relation.
+type ReadRelation struct{ ID int }
+
+// String implements state.Step.
+func (r ReadRelation) String() string { return fmt.Sprintf("read relation %d", r.ID) }
+
+// Looks implements state.Look.
+func (ReadRelation) Looks() {}
+
+// ReadSecret reads a secret.
+type ReadSecret struct{ Label string }
+
+// String implements state.Step.
+func (r ReadSecret) String() string { return "read secret " + r.Label }
+
+// Looks implements state.Look.
+func (ReadSecret) Looks() {}
+
+// Generate makes up values for a draft of a secret.
+type Generate struct {
 	Label string
-	Keys  []string // to be generated
+	Keys  []string
 }
 
 // String implements state.Step.
-func (s MakeSecret) String() string {
-	return fmt.Sprintf("generate %s in secret %s", strings.Join(s.Keys, ", "), s.Label)
+func (g Generate) String() string {
+	return fmt.Sprintf("generate %s for secret %s", strings.Join(g.Keys, ", "), g.Label)
 }
 
-// SetDatabag changes keys of one of our databags.
+// SaveSecret hands a secret to Juju.
+type SaveSecret struct {
+	Label   string
+	Content map[string]state.Redacted
+}
+
+// String implements state.Step.
+func (s SaveSecret) String() string { return "save secret " + s.Label }
+
+// RemoveSecret removes a secret.
+type RemoveSecret struct{ URI string }
+
+// String implements state.Step.
+func (r RemoveSecret) String() string { return "remove secret " + r.URI }
+
+// SetClients changes the record of client relations.
+type SetClients struct {
+	Peer    int
+	Clients map[int]state.Client
+}
+
+// String implements state.Step.
+func (s SetClients) String() string { return fmt.Sprintf("record %d client relations", len(s.Clients)) }
+
+// SetDatabag changes keys of the application's databag in a relation.
 type SetDatabag struct{ state.Databag }
 
 // String implements state.Step: keys only, values may be secret.
 func (s SetDatabag) String() string {
-	owner := "unit"
-	if s.App {
-		owner = "application"
-	}
 	keys := slices.Sorted(maps.Keys(s.Content))
-	return fmt.Sprintf("set %s in the %s databag of relation %d", strings.Join(keys, ", "), owner, s.Relation)
+	return fmt.Sprintf("set %s in relation %d", strings.Join(keys, ", "), s.Relation)
 }
 
 // OpenPort opens a TCP port.
@@ -181,16 +316,18 @@ const versionKey = "workload-version"
 
 // Diff implements charm.System.
 func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
-	var steps []state.Step
-	for _, wish := range want.Secrets {
-		if missing := missingKeys(obs.Secrets[wish.Label], wish.Generate); obs.Leader && len(missing) > 0 {
-			steps = append(steps, MakeSecret{wish.Label, missing})
-		}
+	steps := s.diffLooks(obs, want)
+	if obs.Leader {
+		steps = append(steps, diffSecrets(obs, want)...)
 	}
 	for _, wish := range want.Databags {
 		if changed := changedKeys(obs, wish); len(changed) > 0 {
-			steps = append(steps, SetDatabag{state.Databag{Relation: wish.Relation, App: wish.App, Content: changed}})
+			steps = append(steps, SetDatabag{state.Databag{Relation: wish.Relation, Content: changed, Grant: wish.Grant}})
 		}
+	}
+	peer, related := obs.Relations.Peer()
+	if obs.Leader && related && want.Clients != nil && !equalClients(obs.Clients, want.Clients) {
+		steps = append(steps, SetClients{peer.ID, want.Clients})
 	}
 	for _, port := range want.Ports {
 		if !slices.Contains(obs.Ports, port) {
@@ -203,6 +340,47 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	return steps
 }
 
+// diffLooks are the reads that handlers ask for.
+func (s *System) diffLooks(obs state.Observed, want state.Desired) []state.Step {
+	var steps []state.Step
+	for _, id := range want.Look {
+		if r, ok := obs.Relations.ByID(id); ok && !r.Read {
+			steps = append(steps, ReadRelation{id})
+		}
+	}
+	for _, wish := range want.Secrets {
+		if _, read := obs.Secrets[wish.Label]; !read && obs.Leader {
+			steps = append(steps, ReadSecret{wish.Label})
+		}
+	}
+	return steps
+}
+
+func diffSecrets(obs state.Observed, want state.Desired) []state.Step {
+	var steps []state.Step
+	for _, wish := range want.Secrets {
+		have, read := obs.Secrets[wish.Label]
+		if !read {
+			continue
+		}
+		if missing := missingKeys(have, wish.Generate); len(missing) > 0 {
+			steps = append(steps, Generate{wish.Label, missing})
+		} else if wish.Content != nil && !maps.Equal(have.Saved, wish.Content) {
+			steps = append(steps, SaveSecret{wish.Label, wish.Content})
+		}
+	}
+	for _, uri := range want.Unneeded {
+		steps = append(steps, RemoveSecret{uri})
+	}
+	return steps
+}
+
+func equalClients(a, b map[int]state.Client) bool {
+	return maps.EqualFunc(a, b, func(x, y state.Client) bool {
+		return x.App == y.App && x.Digest == y.Digest && x.Problem == y.Problem && slices.Equal(x.Secrets, y.Secrets)
+	})
+}
+
 func missingKeys(secret state.Secret, keys []string) []string {
 	var missing []string
 	for _, key := range keys {
@@ -213,27 +391,17 @@ func missingKeys(secret state.Secret, keys []string) []string {
 	return missing
 }
 
-// changedKeys returns what of the wish differs from the databag. A databag of
-// the application is the leader's alone, and one that we do not know stays.
+// changedKeys returns what of the wish differs from the databag, which is the
+// leader's alone. One that we do not know stays.
 func changedKeys(obs state.Observed, wish state.Databag) map[string]string {
-	if wish.App && !obs.Leader {
+	r, ok := obs.Relations.ByID(wish.Relation)
+	if !ok || !r.Read || !obs.Leader {
 		return nil
 	}
 	changed := map[string]string{}
-	for _, relations := range obs.Relations {
-		for _, r := range relations {
-			if r.ID != wish.Relation {
-				continue
-			}
-			bag := r.LocalUnit
-			if wish.App {
-				bag = r.LocalApp
-			}
-			for k, v := range wish.Content {
-				if bag[k] != v {
-					changed[k] = v
-				}
-			}
+	for k, v := range wish.Content {
+		if r.LocalApp[k] != v {
+			changed[k] = v
 		}
 	}
 	return changed
@@ -242,8 +410,22 @@ func changedKeys(obs state.Observed, wish state.Databag) map[string]string {
 // Apply implements charm.System.
 func (s *System) Apply(ctx context.Context, step state.Step) error {
 	switch step := step.(type) {
-	case MakeSecret:
-		return s.makeSecret(ctx, step)
+	case ReadRelation:
+		r, _ := s.facts.Relations.ByID(step.ID)
+		r, err := s.readRelation(ctx, r)
+		s.facts.Relations.Replace(r)
+		return err
+	case ReadSecret:
+		return s.readOwnSecret(ctx, step.Label)
+	case Generate:
+		return s.generate(step)
+	case SaveSecret:
+		return s.saveSecret(ctx, step)
+	case RemoveSecret:
+		// What is gone already needs no removal.
+		return ignoreNotFound(s.tools.SecretRemove(ctx, step.URI))
+	case SetClients:
+		return s.setClients(ctx, step)
 	case SetDatabag:
 		return s.setDatabag(ctx, step)
 	case OpenPort:
@@ -258,55 +440,68 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 	return fmt.Errorf("cannot apply %T to juju", step)
 }
 
-func (s *System) makeSecret(ctx context.Context, step MakeSecret) error {
-	old, exists := s.facts.Secrets[step.Label]
-	content := maps.Clone(old.Content)
-	if content == nil {
-		content = map[string]state.Redacted{}
+func (s *System) generate(step Generate) error {
+	secret := s.facts.Secrets[step.Label]
+	secret.Content = maps.Clone(secret.Content)
+	if secret.Content == nil {
+		secret.Content = map[string]state.Redacted{}
 	}
 	for _, key := range step.Keys {
-		password, err := generate(s.entropy)
+		value, err := generate(s.entropy)
 		if err != nil {
 			return err
 		}
-		content[key] = password
+		secret.Content[key] = value
 	}
+	secret.Committed = false
+	s.facts.Secrets[step.Label] = secret
+	return nil
+}
+
+func (s *System) saveSecret(ctx context.Context, step SaveSecret) error {
+	secret := s.facts.Secrets[step.Label]
 	s.cache.drop(step.Label)
-	uri := old.URI
 	var err error
-	if !exists {
-		uri, err = s.tools.SecretAdd(ctx, step.Label, content)
+	if secret.Saved == nil {
+		secret.URI, err = s.tools.SecretAdd(ctx, step.Label, step.Content)
 	} else {
-		if uri == "" {
-			uri, err = s.tools.SecretURI(ctx, step.Label)
-		}
-		if err == nil {
-			err = s.tools.SecretSet(ctx, uri, content)
+		var id string
+		if id, err = s.tools.SecretID(ctx, step.Label); err == nil {
+			err = s.tools.SecretSet(ctx, "secret:"+id, step.Content)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	s.facts.Secrets[step.Label] = state.Secret{URI: uri, Content: content}
+	secret.Content, secret.Saved, secret.Committed = step.Content, step.Content, false
+	s.facts.Secrets[step.Label] = secret
+	return nil
+}
+
+func (s *System) setClients(ctx context.Context, step SetClients) error {
+	text, err := json.Marshal(step.Clients)
+	if err != nil {
+		return fmt.Errorf("cannot encode the record of client relations: %w", err)
+	}
+	if err := s.tools.RelationSet(ctx, step.Peer, map[string]string{clientsKey: string(text)}); err != nil {
+		return err
+	}
+	s.facts.Clients = maps.Clone(step.Clients)
 	return nil
 }
 
 func (s *System) setDatabag(ctx context.Context, step SetDatabag) error {
-	if err := s.tools.RelationSet(ctx, step.Relation, step.App, step.Content); err != nil {
-		return err
-	}
-	for _, relations := range s.facts.Relations {
-		for i := range relations {
-			r := &relations[i]
-			switch {
-			case r.ID != step.Relation:
-			case step.App:
-				r.LocalApp = state.With(r.LocalApp, step.Content)
-			default:
-				r.LocalUnit = state.With(r.LocalUnit, step.Content)
-			}
+	for _, uri := range step.Grant { // a repeated one changes nothing
+		if err := s.tools.SecretGrant(ctx, uri, step.Relation); err != nil {
+			return err
 		}
 	}
+	if err := s.tools.RelationSet(ctx, step.Relation, step.Content); err != nil {
+		return err
+	}
+	r, _ := s.facts.Relations.ByID(step.Relation)
+	r.LocalApp = state.With(r.LocalApp, step.Content)
+	s.facts.Relations.Replace(r)
 	return nil
 }
 

@@ -86,11 +86,10 @@ func Exec(ctx context.Context, tool string, args []string, stdin []byte) ([]byte
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		text := stderr.String()
-		if text == "" {
-			text = err.Error()
+		if stderr.Len() == 0 { // it was not found or killed, which is none of the kinds
+			return nil, &ToolError{Tool: tool, Stderr: err.Error(), Err: err}
 		}
-		return nil, NewToolError(tool, text, err)
+		return nil, NewToolError(tool, stderr.String(), err)
 	}
 	return stdout.Bytes(), nil
 }
@@ -158,17 +157,28 @@ func (t Tools) RelationGet(ctx context.Context, id int, owner string) (map[strin
 	return get[map[string]string](ctx, t, "relation-get", args...)
 }
 
-// RelationSet changes keys of our own databag; an empty value removes a key.
-func (t Tools) RelationSet(ctx context.Context, id int, app bool, content map[string]string) error {
+// RelationApp returns the application on the other side of a relation.
+func (t Tools) RelationApp(ctx context.Context, id int) (string, error) {
+	return get[string](ctx, t, "relation-list", "-r", strconv.Itoa(id), "--app")
+}
+
+// Dying tells whether Juju is removing the unit.
+func (t Tools) Dying(ctx context.Context, unit string) (bool, error) {
+	goal, err := get[struct {
+		Units map[string]struct{ Status string }
+	}](ctx, t, "goal-state")
+	u, ok := goal.Units[unit]
+	return !ok || u.Status == "dying", err
+}
+
+// RelationSet changes keys of the application's databag; an empty value removes
+// a key.
+func (t Tools) RelationSet(ctx context.Context, id int, content map[string]string) error {
 	stdin, err := json.Marshal(content)
 	if err != nil {
 		return fmt.Errorf("cannot encode a databag: %w", err)
 	}
-	args := []string{"-r", strconv.Itoa(id), "--file", "-"}
-	if app {
-		args = append(args, "--app")
-	}
-	_, err = t.Run(ctx, "relation-set", args, stdin)
+	_, err = t.Run(ctx, "relation-set", []string{"-r", strconv.Itoa(id), "--app", "--file", "-"}, stdin)
 	return err
 }
 
@@ -177,14 +187,14 @@ func (t Tools) SecretGet(ctx context.Context, label string) (map[string]string, 
 	return get[map[string]string](ctx, t, "secret-get", "--label", label, "--peek")
 }
 
-// SecretURI returns the URI of a secret that the application owns, by label.
-func (t Tools) SecretURI(ctx context.Context, label string) (string, error) {
+// SecretID returns the id of a secret that the application owns, by label.
+func (t Tools) SecretID(ctx context.Context, label string) (string, error) {
 	info, err := get[map[string]any](ctx, t, "secret-info-get", "--label", label)
 	if err != nil {
 		return "", err
 	}
 	for id := range info {
-		return "secret:" + id, nil
+		return id, nil
 	}
 	return "", fmt.Errorf("secret %s: %w", label, ErrNotFound)
 }
@@ -205,6 +215,16 @@ func (t Tools) SecretSet(ctx context.Context, uri string, content map[string]sta
 	return withSecretFile(content, func(path string) error {
 		return t.do(ctx, "secret-set", uri, "--file", path)
 	})
+}
+
+// SecretGrant lets the other side of a relation read a secret.
+func (t Tools) SecretGrant(ctx context.Context, uri string, relation int) error {
+	return t.do(ctx, "secret-grant", uri, "-r", strconv.Itoa(relation))
+}
+
+// SecretRemove removes a secret with all of its revisions.
+func (t Tools) SecretRemove(ctx context.Context, uri string) error {
+	return t.do(ctx, "secret-remove", uri)
 }
 
 // withSecretFile shows the content to a tool as a file that only we and the

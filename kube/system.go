@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -19,13 +20,34 @@ const NameLabel = "app.kubernetes.io/name"
 
 // System is the application's part of the Kubernetes API.
 type System struct {
-	api   API
-	unit  state.Unit
-	owner state.Owner // as last observed
+	api    API
+	unit   state.Unit
+	domain string      // of the cluster
+	owner  state.Owner // as last observed
 }
 
-// New returns the objects of the unit's application.
-func New(api API, unit state.Unit) *System { return &System{api: api, unit: unit} }
+// New returns the objects of the unit's application; resolv is the content of
+// the pod's resolv.conf.
+func New(api API, unit state.Unit, resolv string) *System {
+	return &System{api: api, unit: unit, domain: Domain(resolv, unit.Model)}
+}
+
+// Domain reads the domain of the cluster from a pod's search path
+// (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/).
+func Domain(resolv, namespace string) string {
+	for line := range strings.Lines(resolv) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "search" {
+			continue
+		}
+		for _, name := range fields[1:] {
+			if domain, ok := strings.CutPrefix(name, namespace+".svc."); ok && domain != "" {
+				return strings.TrimSuffix(domain, ".")
+			}
+		}
+	}
+	return "cluster.local"
+}
 
 // Name implements charm.System.
 func (s *System) Name() string { return "kubernetes" }
@@ -56,7 +78,7 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	if err := g.Wait(); err != nil {
 		return state.Kube{}, err
 	}
-	kube := state.Kube{Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
+	kube := state.Kube{Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
 	for _, p := range pods.Items {
 		kube.Pods = append(kube.Pods, state.Pod{Name: p.Name, IP: p.Status.PodIP, Labels: p.Labels})
 		if p.Name == s.unit.Pod() && len(p.OwnerReferences) > 0 {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/canonical/pebble/client"
@@ -37,6 +38,8 @@ type Socket interface {
 	Replan() error
 	// Services returns the status of each service.
 	Services() (map[string]string, error)
+	// Notify records a custom notice, of which Juju tells the charm.
+	Notify(key string) error
 	// Exec runs a command as root and waits for it.
 	Exec(command ...string) error
 }
@@ -51,10 +54,10 @@ type Entry struct {
 // ErrAway tells that Pebble does not answer: the container is not up.
 var ErrAway = errors.New("pebble does not answer")
 
-// Dial returns the daemon behind the socket. The connection lives no longer than
-// ctx: pebble/client has neither contexts nor timeouts, so we give its
-// connections a deadline. It fails with ErrAway when nobody listens, where the
-// client would try for five seconds.
+// Dial returns the daemon behind the socket. Its connections live no longer than
+// the deadline of ctx: pebble/client has neither contexts nor timeouts. That ctx
+// is cancelled before, as it is after an observation, is no end to them. It fails
+// with ErrAway when nobody listens, where the client would try for five seconds.
 func Dial(ctx context.Context, path string) (Socket, error) {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
@@ -64,14 +67,15 @@ func Dial(ctx context.Context, path string) (Socket, error) {
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	probe.Close()
+	noRetry()
 	c, err := client.New(&client.Config{Socket: path})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the Pebble socket: %w", err)
 	}
 	transport := c.Requester().Transport()
 	transport.ResponseHeaderTimeout = callTimeout
-	transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
-		conn, err := dial(ctx)
+	transport.DialContext = func(call context.Context, _, _ string) (net.Conn, error) {
+		conn, err := dial(call)
 		if deadline, ok := ctx.Deadline(); ok && err == nil {
 			err = conn.SetDeadline(deadline)
 		}
@@ -79,6 +83,10 @@ func Dial(ctx context.Context, path string) (Socket, error) {
 	}
 	return socket{c}, nil
 }
+
+// noRetry ends a habit of pebble/client: to try a GET that failed again for five
+// seconds, its deadline or not. The switch is named for tests; there is no other.
+var noRetry = sync.OnceFunc(func() { client.FakeDoRetry(time.Minute, 0) })
 
 type socket struct{ client *client.Client }
 
@@ -155,6 +163,11 @@ func (s socket) Services() (map[string]string, error) {
 		services[info.Name] = string(info.Current)
 	}
 	return services, nil
+}
+
+func (s socket) Notify(key string) error {
+	_, err := s.client.Notify(&client.NotifyOptions{Type: client.CustomNotice, Key: key})
+	return err
 }
 
 func (s socket) Exec(command ...string) error {

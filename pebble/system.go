@@ -184,6 +184,22 @@ func (s *System) libraries(dir string) ([]string, error) {
 	return found, nil
 }
 
+// wakeKey is the key of the notice that only wakes the charm.
+const wakeKey = "charmhub.io/postgresql-k8s/again"
+
+// Wake has Juju run the charm again: a custom notice of the workload becomes an
+// event once the running hook is over.
+func (s *System) Wake(ctx context.Context) error {
+	socket, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if err := socket.Notify(wakeKey); err != nil {
+		return fmt.Errorf("cannot record a notice: %w", err)
+	}
+	return nil
+}
+
 // Chown gives a directory to a user and group.
 type Chown struct{ state.Directory }
 

@@ -10,15 +10,42 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
-// Execute is one statement, on the primary, in the database of that name.
-type Execute struct {
-	Database string
-	What     string // for people
-	SQL      state.Redacted
+// statement is a step that is SQL, to be run in one database. Several statements
+// of one step are one transaction.
+type statement interface {
+	state.Step
+	sql() (database, text string)
 }
 
+// CreateRole makes a role, without a password.
+type CreateRole struct{ state.Role }
+
 // String implements state.Step.
-func (e Execute) String() string { return e.What }
+func (c CreateRole) String() string { return "create role " + c.Name }
+
+func (c CreateRole) sql() (database, text string) {
+	return "postgres", "CREATE ROLE " + quote(c.Name) + " " + attributes(c.Role)
+}
+
+// AlterRole gives a role its attributes.
+type AlterRole struct{ state.Role }
+
+// String implements state.Step.
+func (a AlterRole) String() string { return "alter role " + a.Name + ": " + attributes(a.Role) }
+
+func (a AlterRole) sql() (database, text string) {
+	return "postgres", "ALTER ROLE " + quote(a.Name) + " " + attributes(a.Role)
+}
+
+// GrantRole makes a role a member of another.
+type GrantRole struct{ Group, Member string }
+
+// String implements state.Step.
+func (g GrantRole) String() string { return fmt.Sprintf("grant %s to %s", g.Group, g.Member) }
+
+func (g GrantRole) sql() (database, text string) {
+	return "postgres", "GRANT " + quote(g.Group) + " TO " + quote(g.Member)
+}
 
 // SetPassword gives a role a password.
 type SetPassword struct {
@@ -29,27 +56,36 @@ type SetPassword struct {
 // String implements state.Step.
 func (s SetPassword) String() string { return "set the password of role " + s.Role }
 
+// DropRole removes a role with its sessions and privileges.
+type DropRole struct{ Role string }
+
+// String implements state.Step.
+func (d DropRole) String() string { return "drop role " + d.Role }
+
 // DiffRoles returns the steps from the roles that exist to those that are
 // wished. Roles that nobody mentions stay.
 func DiffRoles(have map[string]state.Role, want []state.Role) []state.Step {
 	var steps []state.Step
 	for _, role := range want {
 		old, exists := have[role.Name]
+		if role.Absent {
+			if exists {
+				steps = append(steps, DropRole{role.Name})
+			}
+			continue
+		}
 		switch {
 		case !exists:
-			steps = append(steps, Execute{"postgres", "create role " + role.Name,
-				state.Redacted("CREATE ROLE " + quote(role.Name) + " " + attributes(role))})
+			steps = append(steps, CreateRole{role})
 		case attributes(old) != attributes(role):
-			steps = append(steps, Execute{"postgres", "alter role " + role.Name,
-				state.Redacted("ALTER ROLE " + quote(role.Name) + " " + attributes(role))})
+			steps = append(steps, AlterRole{role})
 		}
 		for _, group := range role.MemberOf {
 			if !slices.Contains(old.MemberOf, group) {
-				steps = append(steps, Execute{"postgres", fmt.Sprintf("grant %s to %s", group, role.Name),
-					state.Redacted("GRANT " + quote(group) + " TO " + quote(role.Name))})
+				steps = append(steps, GrantRole{group, role.Name})
 			}
 		}
-		if role.Password != "" && !Matches(old.Verifier.Reveal(), role.Password) {
+		if role.Password != "" && !old.HasPassword(role.Password) {
 			steps = append(steps, SetPassword{role.Name, role.Password})
 		}
 	}
@@ -72,3 +108,7 @@ func attributes(r state.Role) string {
 
 // quote makes an SQL identifier of any text.
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// literal makes an SQL string of any text (standard_conforming_strings is on
+// since PostgreSQL 9.1).
+func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,7 @@ import (
 const (
 	connectTimeout   = 3 * time.Second
 	statementTimeout = 10 * time.Second
+	lockTimeout      = 5 * time.Second
 )
 
 // Server is where and as whom to connect.
@@ -32,6 +34,7 @@ type Server struct {
 // Conn is what we use of a connection.
 type Conn interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	// Run executes one or more statements in the simple protocol.
 	Run(ctx context.Context, sql string) error
 	Close(ctx context.Context) error
@@ -52,6 +55,7 @@ func Connect(ctx context.Context, server Server, database string) (Conn, error) 
 	cfg.RuntimeParams = map[string]string{
 		"application_name":  "postgresql-k8s charm",
 		"statement_timeout": strconv.Itoa(int(statementTimeout.Milliseconds())),
+		"lock_timeout":      strconv.Itoa(int(lockTimeout.Milliseconds())),
 		"search_path":       "pg_catalog", // nothing that a client made can be called by us
 	}
 	c, err := pgx.ConnectConfig(ctx, cfg)
@@ -86,7 +90,7 @@ func (s *System) Name() string { return "postgres" }
 func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	server, err := primary(*obs)
 	if err != nil {
-		obs.Database = state.Unknown[state.Database](err.Error())
+		obs.Database = state.Unknown[state.Catalog](err.Error())
 		return nil
 	}
 	if server != s.server { // another primary, or password, than in the pass before
@@ -96,7 +100,7 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	db, err := s.read(ctx)
 	if err != nil {
 		s.Close(ctx)
-		obs.Database = state.Unknown[state.Database](err.Error())
+		obs.Database = state.Unknown[state.Catalog](err.Error())
 		return nil
 	}
 	obs.Database = state.Value(db)
@@ -148,14 +152,14 @@ SELECT r.rolname, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, coa
              WHERE m.member = r.oid ORDER BY 1)
 FROM pg_authid r WHERE NOT starts_with(r.rolname, 'pg_')`
 
-func (s *System) read(ctx context.Context) (state.Database, error) {
+func (s *System) read(ctx context.Context) (state.Catalog, error) {
 	c, err := s.conn(ctx, "postgres")
 	if err != nil {
-		return state.Database{}, err
+		return state.Catalog{}, err
 	}
 	rows, err := c.Query(ctx, rolesSQL)
 	if err != nil {
-		return state.Database{}, fmt.Errorf("cannot read the roles: %w", err)
+		return state.Catalog{}, fmt.Errorf("cannot read the roles: %w", err)
 	}
 	roles, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (state.Role, error) {
 		var r state.Role
@@ -165,12 +169,20 @@ func (s *System) read(ctx context.Context) (state.Database, error) {
 		return r, err
 	})
 	if err != nil {
-		return state.Database{}, fmt.Errorf("cannot read the roles: %w", err)
+		return state.Catalog{}, fmt.Errorf("cannot read the roles: %w", err)
 	}
-	db := state.Database{Roles: make(map[string]state.Role, len(roles))}
+	db := state.Catalog{Roles: make(map[string]state.Role, len(roles))}
 	for _, r := range roles {
 		db.Roles[r.Name] = r
 	}
+	if db.Databases, err = readDatabases(ctx, c); err != nil {
+		return state.Catalog{}, err
+	}
+	var version string // 17.5 (Debian 17.5-1.pgdg13+1)
+	if err := c.QueryRow(ctx, "SHOW server_version").Scan(&version); err != nil {
+		return state.Catalog{}, fmt.Errorf("cannot read the version: %w", err)
+	}
+	db.Version, _, _ = strings.Cut(version, " ")
 	return db, nil
 }
 
@@ -180,32 +192,37 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	if !ok || !obs.Leader {
 		return nil
 	}
-	return DiffRoles(have.Roles, want.Roles)
+	return append(DiffRoles(have.Roles, want.Roles), DiffDatabases(have.Databases, want.Databases)...)
 }
 
 // Apply implements charm.System.
 func (s *System) Apply(ctx context.Context, step state.Step) error {
 	switch step := step.(type) {
-	case Execute:
-		return s.execute(ctx, step)
+	case DropRole:
+		if err := s.dropRole(ctx, step.Role); err != nil {
+			return fmt.Errorf("cannot %s: %w", step, err)
+		}
+		return nil
 	case SetPassword:
-		verifier, err := Verifier(step.Password)
+		verifier, err := state.Verifier(step.Password)
 		if err != nil {
 			return err
 		}
-		return s.execute(ctx, Execute{"postgres", step.String(),
-			state.Redacted(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", quote(step.Role), verifier))})
+		return s.run(ctx, step, "postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD %s", quote(step.Role), literal(verifier)))
+	case statement:
+		database, text := step.sql()
+		return s.run(ctx, step, database, text)
 	}
 	return fmt.Errorf("cannot apply %T to postgres", step)
 }
 
-func (s *System) execute(ctx context.Context, step Execute) error {
-	c, err := s.conn(ctx, step.Database)
+func (s *System) run(ctx context.Context, step state.Step, database, text string) error {
+	c, err := s.conn(ctx, database)
 	if err == nil {
-		err = c.Run(ctx, step.SQL.Reveal())
+		err = c.Run(ctx, text)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot %s: %w", step.What, err)
+		return fmt.Errorf("cannot %s: %w", step, err)
 	}
 	return nil
 }

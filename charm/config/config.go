@@ -22,6 +22,10 @@ type Option struct {
 // Options is the table, sorted by name.
 var Options = []Option{
 	{
+		Name: "client-endpoints", Type: "string", Default: "pod-ip", Allowed: []string{"pod-ip", "service"},
+		Description: "What clients get as endpoints. pod-ip: addresses of pods, rewritten at each failover. service: names of Services, which follow by themselves.",
+	},
+	{
 		Name: "experimental_max_connections", Type: "int", Min: 10, Max: 262143,
 		Description: "Maximum number of concurrent connections. Unset: four for each CPU, at least 100. A change restarts PostgreSQL.",
 	},

@@ -24,7 +24,7 @@ func (Model) Desire(obs state.Observed, want *state.Desired) {
 	if _, hasPrimary := cluster.Primary(); related && hasPrimary {
 		// Wakes the other units, which wait for the cluster; upstream's key.
 		want.Databags = append(want.Databags, state.Databag{
-			Relation: peer.ID, App: true, Content: map[string]string{"cluster_initialised": "True"},
+			Relation: peer.ID, Content: map[string]string{"cluster_initialised": "True"},
 		})
 	}
 }

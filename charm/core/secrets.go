@@ -20,17 +20,25 @@ func (Secrets) Desire(obs state.Observed, want *state.Desired) {
 	if obs.Leaving {
 		return
 	}
-	want.Secrets = append(want.Secrets, state.SecretWish{Label: obs.Unit.PeerSecret(), Generate: passwordKeys})
+	wish := state.SecretWish{Label: obs.Unit.PeerSecret(), Generate: passwordKeys}
+	if secret := obs.Secrets[wish.Label]; complete(secret) {
+		wish.Content = secret.Content
+	}
+	want.Secrets = append(want.Secrets, wish)
 }
 
 // passwords returns the system users' passwords once all of them exist and Juju
 // has committed them: what the data directory is made with must not be forgotten.
 func passwords(obs state.Observed) (map[string]state.Redacted, bool) {
 	secret := obs.Secrets[obs.Unit.PeerSecret()]
+	return secret.Content, complete(secret) && secret.Committed
+}
+
+func complete(secret state.Secret) bool {
 	for _, key := range passwordKeys {
 		if secret.Content[key] == "" {
-			return nil, false
+			return false
 		}
 	}
-	return secret.Content, secret.Committed
+	return true
 }

@@ -23,5 +23,8 @@ func (Users) Desire(obs state.Observed, want *state.Desired) {
 			Name: "monitoring", Login: true, MemberOf: []string{"pg_monitor"},
 			Password: secret["monitoring-password"],
 		},
+		state.Role{Name: state.RelationAccess},
+		state.Role{Name: state.AnyDatabase},
+		state.Role{Name: state.Admin, MemberOf: []string{"pg_read_all_data", "pg_write_all_data"}},
 	)
 }

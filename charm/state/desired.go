@@ -17,7 +17,8 @@ type Desired struct {
 	Dynamic   map[string]any // Patroni's dynamic configuration, what we decide of it
 	Restart   bool           // this member's server, for settings that need it
 	// Database
-	Roles []Role
+	Roles     []Role
+	Databases []Database
 	// Kubernetes
 	PodLabels map[string]string
 	Services  []KubeService
@@ -25,10 +26,16 @@ type Desired struct {
 	Leftovers []string // Patroni's objects of a dead namesake, to be deleted
 	// Juju
 	Secrets  []SecretWish
+	Unneeded []string       // URIs of secrets to be removed
+	Look     []int          // relations whose databags should be read
+	Clients  map[int]Client // the record of client relations; nil is no wish
 	Databags []Databag
 	Ports    []int
 	Version  string            // of the workload
 	Memory   map[string]string // see Observed.Memory
+
+	// Again asks for another dispatch as soon as Juju has committed this one.
+	Again bool
 
 	Problems []Problem
 	Message  string // of the active status
@@ -132,24 +139,49 @@ type Role struct {
 	Superuser  bool
 	CreateDB   bool
 	CreateRole bool
-	MemberOf   []string // sorted
+	MemberOf   []string // sorted; memberships beyond these stay
+	// Absent removes the role, its sessions and its privileges; what it owns goes
+	// to the owner role of the database that it is in.
+	Absent bool
 	// Password is the one that should work; "" is no wish.
 	Password Redacted
 	// Verifier is what the server stores of the password; only observed.
 	Verifier Redacted
 }
 
-// SecretWish asks for a secret of the application. What it generates is made
-// once, by the shell: handlers stay deterministic.
-type SecretWish struct {
-	Label    string
-	Generate []string // keys that must exist, with a random value
+// Database is a wish for a database and for who works in it.
+type Database struct {
+	Name string
+	// Owner is a role that cannot log in, of the same name as the database: that
+	// is how pg_hba.conf knows who may connect ("samerole"). It owns what the
+	// applications create, so that they come and go without leaving orphans.
+	Owner string
+	Users []DatabaseUser
 }
 
-// Databag is a wish for keys of one of our own databags. Keys that are not
-// mentioned stay; an empty value removes one.
+// DatabaseUser is a login role that works in a database.
+type DatabaseUser struct {
+	Role string
+	// Act makes the role's sessions act as the owner role.
+	Act bool
+}
+
+// SecretWish asks for a secret of the application.
+type SecretWish struct {
+	Label string
+	// Generate are keys that must have a value. The shell makes the missing ones
+	// up, which keeps handlers deterministic; then there is a draft.
+	Generate []string
+	// Content is what the secret should hold once all of it is known. Nil saves
+	// nothing: the wish is for a draft only.
+	Content map[string]Redacted
+}
+
+// Databag is a wish for keys of the application's databag in a relation. Keys
+// that are not mentioned stay; an empty value removes one.
 type Databag struct {
 	Relation int
-	App      bool // the application's databag, which only the leader writes
 	Content  map[string]string
+	// Grant are the URIs of the secrets that the content tells of.
+	Grant []string
 }

@@ -14,6 +14,12 @@ const (
 	MessageLeader = "awaiting for the leader to create the passwords"
 	// MessageStorage says that the volume is not there.
 	MessageStorage = "awaiting for the storage to be mounted"
+	// MessageInvalidDatabase refuses a client's database name; upstream's words.
+	MessageInvalidDatabase = "invalid database name"
+	// MessageInvalidRoles refuses a client's extra roles; upstream's words.
+	MessageInvalidRoles = "invalid role(s) for extra user roles"
+	// MessageInvalidRequest refuses what cannot be read or is far too much.
+	MessageInvalidRequest = "invalid request of a client application"
 	// MessageStopping is what a unit shows whose pod or place is going away.
 	MessageStopping = "stopping"
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"charmhub.io/postgresql-k8s/charm/config"
@@ -22,12 +23,13 @@ type Observed struct {
 	Config    config.Values
 	Secrets   map[string]Secret // by label
 	Relations Relations
+	Clients   map[int]Client    // what the leaders did for client relations so far, by relation id
 	Ports     []int             // opened, TCP
 	Memory    map[string]string // Juju's per-unit state: facts that nothing else lets us observe
 
 	Workload Known[Workload]
 	Cluster  Known[Cluster]
-	Database Known[Database]
+	Database Known[Catalog]
 	Kube     Known[Kube]
 	// Forbidden tells that Kubernetes refused a right that the charm needs.
 	Forbidden bool
@@ -68,10 +70,12 @@ type Event struct {
 	Secret   string // label of the secret concerned, or ""
 }
 
-// Secret is a Juju secret that this unit can read.
+// Secret is a Juju secret that this unit can read, or one that is being made.
 type Secret struct {
-	URI     string
+	URI     string // "" for a draft, and where only the label is known
 	Content map[string]Redacted
+	// Saved is what was handed to Juju; Content may be a draft that goes beyond.
+	Saved map[string]Redacted
 	// Committed tells whether Juju has stored it. What was made in this dispatch
 	// may still be discarded, and must not be put to a use that outlives it.
 	Committed bool
@@ -83,11 +87,14 @@ type Relations map[string][]Relation
 
 // Relation is one relation, seen from this unit.
 type Relation struct {
-	ID        int
-	Endpoint  string
+	ID       int
+	Endpoint string
+	// Read tells whether the databags below were read. With many relations only
+	// those are that may have changed; a handler can wish for others.
+	Read      bool
 	RemoteApp string
+	Remote    map[string]string // the other application's databag
 	LocalApp  map[string]string // own application databag; leaders write it
-	LocalUnit map[string]string // own unit databag
 }
 
 // Peer returns the relation between the units of this application.
@@ -186,14 +193,68 @@ func (c Cluster) Primary() (Member, bool) {
 	return primary[0], true
 }
 
-// Database is what the primary's catalogue says; only the leader looks.
-type Database struct {
-	Roles map[string]Role // every role that is not PostgreSQL's own
+// ByID returns the relation of that id.
+func (r Relations) ByID(id int) (Relation, bool) {
+	for _, relations := range r {
+		for _, relation := range relations {
+			if relation.ID == id {
+				return relation, true
+			}
+		}
+	}
+	return Relation{}, false
+}
+
+// Replace puts a relation in the place of what was known of it.
+func (r Relations) Replace(relation Relation) {
+	for _, relations := range r {
+		for i := range relations {
+			if relations[i].ID == relation.ID {
+				relations[i] = relation
+			}
+		}
+	}
+}
+
+// Client is the leaders' record of one client relation, in the peers' databag:
+// it tells which relations need no look, and what a broken one leaves behind.
+type Client struct {
+	App     string   `json:"app"`               // the other application
+	Digest  string   `json:"digest"`            // of what was published, "" for nothing
+	Secrets []string `json:"secrets,omitempty"` // URIs
+	Problem string   `json:"problem,omitempty"` // why it was refused, as the status says it
+}
+
+// Replicas returns the members that answer reads: those that follow the primary.
+func (c Cluster) Replicas() []Member {
+	var replicas []Member
+	for _, m := range c.Members {
+		follows := m.State == "streaming" || m.State == "running" // running: Patroni 3, or from the archive
+		if follows && m.Role != "leader" && m.Role != "standby_leader" {
+			replicas = append(replicas, m)
+		}
+	}
+	slices.SortFunc(replicas, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	return replicas
+}
+
+// Catalog is what the primary's system catalogs say; only the leader looks.
+type Catalog struct {
+	Version   string                     // 17.5
+	Roles     map[string]Role            // every role that is not PostgreSQL's own
+	Databases map[string]CatalogDatabase // by name
+}
+
+// CatalogDatabase is a database as it is.
+type CatalogDatabase struct {
+	Owner  string
+	Create []string // roles that may create in it by a grant of their own, sorted
 }
 
 // Kube is what the Kubernetes API says of this application.
 type Kube struct {
 	Owner     Owner
+	Domain    string // of the cluster, such as cluster.local
 	Pods      []Pod
 	Services  map[string]KubeService
 	Endpoints map[string]Endpoints // of Patroni's store, by name

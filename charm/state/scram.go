@@ -1,4 +1,4 @@
-package postgres
+package state
 
 import (
 	"crypto/hmac"
@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"charmhub.io/postgresql-k8s/charm/state"
 )
 
 // scramIterations is PostgreSQL's own default (scram_iterations).
@@ -18,7 +16,7 @@ const scramIterations = 4096
 
 // Verifier makes what PostgreSQL stores of a password (pg_authid, RFC 5803).
 // Sending it instead of the password keeps the password out of the server's log.
-func Verifier(password state.Redacted) (string, error) {
+func Verifier(password Redacted) (string, error) {
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
 		return "", fmt.Errorf("cannot make a salt: %w", err)
@@ -29,7 +27,7 @@ func Verifier(password state.Redacted) (string, error) {
 // verifier derives the keys of RFC 5802, section 3. Passwords that SASLprep
 // would change are rare enough that PostgreSQL's own rule for them, to take the
 // bytes as they are, is used for all; ours are ASCII.
-func verifier(password state.Redacted, salt []byte, iterations int) (string, error) {
+func verifier(password Redacted, salt []byte, iterations int) (string, error) {
 	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
 	if err != nil {
 		return "", fmt.Errorf("cannot derive a key: %w", err)
@@ -44,8 +42,9 @@ func verifier(password state.Redacted, salt []byte, iterations int) (string, err
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(mac("Server Key"))), nil
 }
 
-// Matches tells whether the verifier was made of the password.
-func Matches(stored string, password state.Redacted) bool {
+// HasPassword tells whether the role's verifier was made of the password.
+func (r Role) HasPassword(password Redacted) bool {
+	stored := r.Verifier.Reveal()
 	parts := strings.FieldsFunc(stored, func(r rune) bool { return r == '$' || r == ':' })
 	if len(parts) != 5 || parts[0] != "SCRAM-SHA-256" {
 		return false
