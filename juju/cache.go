@@ -19,7 +19,7 @@ const cacheAge = time.Hour
 // root of the charm container can read. With Kubernetes as Juju's secret
 // backend one secret-get takes 50 to 90 ms, as much as the whole rest of a
 // dispatch. The cache goes with the container; a revision that Juju announces,
-// and every write of ours, drops it.
+// and every write of ours, drops it. The zero value keeps nothing.
 type secretCache struct {
 	dir string
 	now func() time.Time
@@ -35,8 +35,11 @@ func (c secretCache) path(label string) string { return filepath.Join(c.dir, lab
 // get returns the content of a secret when it was kept recently. Any doubt is a
 // miss.
 func (c secretCache) get(label string) (map[string]string, bool) {
+	if c.dir == "" {
+		return nil, false
+	}
 	info, err := os.Lstat(c.path(label))
-	if err != nil || !info.Mode().IsRegular() || c.now().Sub(info.ModTime()).Abs() > cacheAge {
+	if err != nil || info.Mode() != 0o600 || c.now().Sub(info.ModTime()).Abs() > cacheAge {
 		return nil, false
 	}
 	data, err := os.ReadFile(c.path(label))
@@ -53,7 +56,7 @@ func (c secretCache) get(label string) (map[string]string, bool) {
 // put keeps a secret. It fails silently: the next dispatch then asks Juju.
 func (c secretCache) put(label string, content map[string]string) {
 	data, err := json.Marshal(content)
-	if err != nil || os.MkdirAll(c.dir, 0o700) != nil {
+	if c.dir == "" || err != nil || os.MkdirAll(c.dir, 0o700) != nil {
 		return
 	}
 	f, err := os.CreateTemp(c.dir, "new-*") // mode 0600
@@ -68,9 +71,11 @@ func (c secretCache) put(label string, content map[string]string) {
 
 // drop forgets a secret, or all of them.
 func (c secretCache) drop(label string) {
-	if label == "" {
+	switch {
+	case c.dir == "":
+	case label == "":
 		os.RemoveAll(c.dir)
-		return
+	default:
+		os.Remove(c.path(label))
 	}
-	os.Remove(c.path(label))
 }

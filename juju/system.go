@@ -35,6 +35,13 @@ func New(tools Tools, env Environment) *System {
 	return &System{tools: tools, env: env, cache: newSecretCache(env.Unit, time.Now), entropy: rand.Reader}
 }
 
+// NewUncached returns the model, too, and keeps no secrets between dispatches.
+func NewUncached(tools Tools, env Environment) *System {
+	s := New(tools, env)
+	s.cache = secretCache{}
+	return s
+}
+
 // Name implements charm.System.
 func (s *System) Name() string { return "juju" }
 

@@ -17,14 +17,22 @@ type statement interface {
 	sql() (database, text string)
 }
 
-// CreateRole makes a role, without a password.
+// CreateRole makes a role with its memberships, without a password.
 type CreateRole struct{ state.Role }
 
 // String implements state.Step.
 func (c CreateRole) String() string { return "create role " + c.Name }
 
 func (c CreateRole) sql() (database, text string) {
-	return "postgres", "CREATE ROLE " + quote(c.Name) + " " + attributes(c.Role)
+	text = "CREATE ROLE " + quote(c.Name) + " " + attributes(c.Role)
+	for i, group := range c.MemberOf {
+		if i == 0 {
+			text += " IN ROLE " + quote(group)
+		} else {
+			text += ", " + quote(group)
+		}
+	}
+	return "postgres", text
 }
 
 // AlterRole gives a role its attributes.
@@ -81,7 +89,7 @@ func DiffRoles(have map[string]state.Role, want []state.Role) []state.Step {
 			steps = append(steps, AlterRole{role})
 		}
 		for _, group := range role.MemberOf {
-			if !slices.Contains(old.MemberOf, group) {
+			if exists && !slices.Contains(old.MemberOf, group) {
 				steps = append(steps, GrantRole{group, role.Name})
 			}
 		}

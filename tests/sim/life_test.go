@@ -1,0 +1,289 @@
+package sim
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+var (
+	lives = flag.Int("lives", 150, "number of random lives")
+	seed  = flag.Uint64("seed", 1, "seed of the first one")
+)
+
+// TestRandomLives lives many short lives of an application, full of accidents,
+// and looks whether each comes to a good end.
+func TestRandomLives(t *testing.T) {
+	t.Parallel()
+	crashes, refusals := 0, 0
+	for i := range *lives {
+		s := *seed + uint64(i)
+		c, r := live(t, s)
+		crashes, refusals = crashes+c, refusals+r
+		if t.Failed() {
+			t.Fatalf("that was seed %d: go test ./tests/sim -run TestRandomLives -seed %d -lives 1", s, s)
+		}
+	}
+	t.Logf("%d lives, %d crashes, %d refused commits", *lives, crashes, refusals)
+	if *lives >= 100 && (crashes < *lives || refusals < *lives) {
+		t.Error("too few accidents: the lives prove nothing")
+	}
+}
+
+// TestCrashAfterEachStep deploys, integrates a client and removes it again, and
+// kills the charm before and after each single step of that.
+func TestCrashAfterEachStep(t *testing.T) {
+	t.Parallel()
+	for fuse := 1; ; fuse++ {
+		w := newWorld(1)
+		crashed := w.dispatch(0, nil, fuse, false).crashed
+		w.settle(t)
+		w.model.Relations[7] = client(rand.New(rand.NewPCG(1, 1)), 0)
+		crashed = w.dispatch(0, changed(7), fuse, false).crashed || crashed
+		w.settle(t)
+		delete(w.model.Relations, 7)
+		crashed = w.dispatch(0, broken(7), fuse, false).crashed || crashed
+		w.settle(t)
+		w.check(t)
+		if t.Failed() {
+			t.Fatalf("that was a crash at fuse %d", fuse)
+		}
+		if !crashed {
+			t.Logf("crashed at %d places", fuse-1)
+			return
+		}
+	}
+}
+
+// TestTrust says that the unit waits for the right to work, and then works.
+func TestTrust(t *testing.T) {
+	t.Parallel()
+	w := newWorld(1)
+	w.trusted = false
+	w.dispatch(0, nil, 0, false)
+	unit := w.model.Units[0]
+	if unit.Status != "blocked" || !strings.Contains(unit.Message, "juju trust db --scope=cluster") {
+		t.Errorf("an untrusted unit shows %q: %q", unit.Status, unit.Message)
+	}
+	w.trusted = true
+	w.settle(t)
+	w.check(t)
+}
+
+func changed(id int) map[string]string {
+	return map[string]string{"JUJU_DISPATCH_PATH": "hooks/database-relation-changed", "JUJU_RELATION_ID": fmt.Sprintf("database:%d", id)}
+}
+
+func broken(id int) map[string]string {
+	return map[string]string{"JUJU_DISPATCH_PATH": "hooks/database-relation-broken", "JUJU_RELATION_ID": fmt.Sprintf("database:%d", id)}
+}
+
+// requests that clients make: valid ones first, then what must be refused, or
+// asks for nothing.
+var requests = []map[string]string{
+	{"database": "orders", "requested-secrets": `["username","password","tls","uris"]`},
+	{"database": "old-style"},
+	{"version": "v1", "requests": `[{"resource":"modern","request-id":"00aa","salt":"s","entity-type":null},{"resource":"other","request-id":"00bb"}]`},
+	{"database": "powers", "extra-user-roles": "Admin,CREATEDB", "requested-secrets": `["username","password"]`},
+	{},
+	{"database": ""},
+	{"database": `x"; DROP DATABASE orders; --`},
+	{"database": "template1", "requested-secrets": `["username"]`},
+	{"database": "fine", "extra-user-roles": "operator"},
+	{"database": "fine", "requested-secrets": "not JSON"},
+	{"version": "v1", "requests": "not JSON"},
+	{"database": "prefix*", "requested-secrets": `["username","password"]`},
+	{"database": "fine", "entity-type": "USER"},
+}
+
+const valid = 4
+
+func client(r *rand.Rand, n int) *relation {
+	if n < 0 {
+		n = r.IntN(len(requests))
+	}
+	return &relation{App: fmt.Sprintf("client%d", n), Remote: maps.Clone(requests[n]), Local: map[string]string{}}
+}
+
+// live is one life: a number of random happenings, and then quiet.
+func live(t *testing.T, seed uint64) (crashes, refusals int) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(1 + r.IntN(3))
+	nextRelation := 1
+	for range 10 + r.IntN(30) {
+		unit := r.IntN(len(w.members))
+		var event map[string]string
+		switch r.IntN(12) {
+		case 0, 1:
+			w.model.Relations[nextRelation] = client(r, -1)
+			event = changed(nextRelation)
+			unit = w.model.Leader
+			nextRelation++
+		case 2:
+			for id := range w.model.Relations {
+				delete(w.model.Relations, id)
+				event = broken(id)
+				break
+			}
+		case 3:
+			w.model.Leader = r.IntN(len(w.members))
+		case 4:
+			w.containers[unit].Restart()
+			w.members[unit].loaded = ""
+		case 5:
+			w.containers[unit].GoAway()
+		case 6:
+			w.trusted = !w.trusted
+		case 7:
+			w.model.Config["profile_limit_memory"] = float64([]int{0, 512, 2048}[r.IntN(3)]) // 0 is refused
+		case 8:
+			w.labels[unit] = nil // a new pod
+		}
+		fuse := 0
+		if r.IntN(3) == 0 {
+			fuse = 1 + r.IntN(30)
+		}
+		l := w.dispatch(unit, event, fuse, r.IntN(8) == 0)
+		if l.err != nil {
+			t.Errorf("a hook failed: %v", l.err)
+			return
+		}
+		if l.crashed {
+			crashes++
+		}
+		if l.refused {
+			refusals++
+		}
+	}
+	w.trusted = true
+	delete(w.model.Config, "profile_limit_memory")
+	for _, c := range w.containers {
+		if _, err := c.Dial(t.Context()); err != nil {
+			c.Restart()
+		}
+	}
+	w.settle(t)
+	w.check(t)
+	return crashes, refusals
+}
+
+// settle dispatches on all units until nothing changes, and checks that then
+// nothing does: zero steps and not one write.
+func (w *world) settle(t *testing.T) {
+	t.Helper()
+	for range 12 {
+		steps, writes := 0, 0
+		for unit := range w.members {
+			l := w.dispatch(unit, nil, 0, false)
+			if l.err != nil {
+				t.Fatalf("a hook failed: %v", l.err)
+			}
+			w.secrecy(t, l)
+			steps, writes = steps+l.outcome.Steps, writes+l.writes
+		}
+		if steps == 0 && writes == 0 {
+			return
+		}
+	}
+	t.Fatalf("it does not come to rest; the units are %+v", w.model.Units)
+}
+
+// secrecy looks for passwords in what anybody could read of a dispatch.
+func (w *world) secrecy(t *testing.T, l life) {
+	t.Helper()
+	text := strings.Join(l.text, "\n")
+	for _, s := range w.model.Secrets {
+		for key, value := range s.Content {
+			if strings.Contains(key, "password") && strings.Contains(text, value) {
+				t.Errorf("the %s of secret %s can be read", key, s.Label)
+			}
+		}
+	}
+}
+
+// check holds the world against what the requests of the clients deserve.
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	refused, users := false, map[string]bool{}
+	for id, r := range w.model.Relations {
+		n := slices.IndexFunc(requests, func(request map[string]string) bool { return maps.Equal(request, r.Remote) })
+		refused = refused || n >= valid+2 && n < len(requests)-2
+		if n >= valid {
+			if r.Local["endpoints"] != "" || r.Local["requests"] != "" {
+				t.Errorf("request %d was served: %v", n, r.Local)
+			}
+			continue
+		}
+		w.checkServed(t, id, r, users)
+	}
+	for name := range w.catalog.Roles {
+		if strings.HasPrefix(name, "relation_id_") && !users[name] {
+			t.Errorf("role %s belongs to no relation", name)
+		}
+	}
+	for _, name := range []string{"monitoring", "backup", state.RelationAccess, state.Admin} {
+		if _, ok := w.catalog.Roles[name]; !ok {
+			t.Errorf("there is no role %s", name)
+		}
+	}
+	for unit, u := range w.model.Units {
+		want, message := "active", ""
+		if unit == w.primary() {
+			message = state.MessagePrimary
+		}
+		if refused && unit == w.model.Leader {
+			want = "blocked"
+		}
+		if u.Status != want || want == "active" && u.Message != message {
+			t.Errorf("unit %d shows %s %q", unit, u.Status, u.Message)
+		}
+	}
+}
+
+// checkServed looks whether the client of a valid request could log in.
+func (w *world) checkServed(t *testing.T, id int, r *relation, users map[string]bool) {
+	t.Helper()
+	responses := []map[string]string{r.Local}
+	if r.Remote["version"] == "v1" {
+		responses = nil
+		if err := json.Unmarshal([]byte(r.Local["requests"]), &responses); err != nil || len(responses) != 2 {
+			t.Errorf("relation %d has not both responses: %v", id, r.Local)
+			return
+		}
+	}
+	for _, response := range responses {
+		reply := maps.Clone(response)
+		for _, group := range []string{"user", "tls"} {
+			uri := response["secret-"+group]
+			if uri == "" {
+				continue
+			}
+			s := w.model.Secrets[uri[strings.LastIndex(uri, "/")+1:]]
+			if s == nil || !slices.Contains(s.Granted, id) {
+				t.Errorf("relation %d may not read its secret %s", id, group)
+				return
+			}
+			maps.Copy(reply, s.Content)
+		}
+		role := w.catalog.Roles[reply["username"]]
+		users[reply["username"]] = true
+		database := reply["database"] + reply["resource"]
+		if !role.Login || !role.HasPassword(state.Redacted(reply["password"])) {
+			t.Errorf("relation %d: %q cannot log in", id, reply["username"])
+		}
+		if !slices.Contains(w.catalog.Databases[database].Create, role.Name) {
+			t.Errorf("relation %d: %q may not work in %q", id, role.Name, database)
+		}
+		primary := fmt.Sprintf("10.0.0.%d:5432", w.primary()+1)
+		if reply["endpoints"] != primary || reply["version"] != "17.5" || reply["read-only-endpoints"] == "" {
+			t.Errorf("relation %d is told %v; the primary is %s", id, response, primary)
+		}
+	}
+}
