@@ -16,6 +16,9 @@ type Environment struct {
 	Unit    state.Unit
 	Event   state.Event
 	Leaving bool
+	// Broken is the relation that ends with this event, or -1. Some versions of
+	// Juju still list it.
+	Broken int
 }
 
 // ParseEnvironment reads the variables of a hook. Only JUJU_UNIT_NAME and
@@ -45,6 +48,10 @@ func ParseEnvironment(getenv func(string) string) (Environment, error) {
 		if env.Event.Relation, err = strconv.Atoi(id); err != nil {
 			return env, fmt.Errorf("cannot read JUJU_RELATION_ID: %w", err)
 		}
+	}
+	env.Broken = -1
+	if strings.HasSuffix(env.Event.Name, "-relation-broken") {
+		env.Broken = env.Event.Relation
 	}
 	env.Leaving = leaving(env.Event.Name, getenv("JUJU_DEPARTING_UNIT") == name)
 	return env, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ const maxLog = 64 << 10
 type LogHandler struct {
 	tools  Tools
 	out    io.Writer
-	prefix []slog.Attr
+	prefix []slog.Attr // their keys have their groups
 	group  string
 }
 
@@ -48,7 +49,11 @@ func (h *LogHandler) Handle(ctx context.Context, r slog.Record) error {
 // WithAttrs implements slog.Handler.
 func (h *LogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	clone := *h
-	clone.prefix = append(append([]slog.Attr(nil), h.prefix...), attrs...)
+	clone.prefix = slices.Clone(h.prefix)
+	for _, a := range attrs {
+		a.Key = h.group + a.Key
+		clone.prefix = append(clone.prefix, a)
+	}
 	return &clone
 }
 
@@ -63,19 +68,21 @@ func (h *LogHandler) WithGroup(name string) slog.Handler {
 func (h *LogHandler) text(r slog.Record) string {
 	var buf bytes.Buffer
 	buf.WriteString(r.Message)
-	attrs := append([]slog.Attr(nil), h.prefix...)
-	r.Attrs(func(a slog.Attr) bool { attrs = append(attrs, a); return true })
-	for _, a := range attrs {
+	write := func(group string, a slog.Attr) {
 		value := a.Value.Resolve().String()
 		if strings.ContainsAny(value, " \"=\n") || value == "" {
 			value = fmt.Sprintf("%q", value)
 		}
-		fmt.Fprintf(&buf, " %s%s=%s", h.group, a.Key, value)
+		fmt.Fprintf(&buf, " %s%s=%s", group, a.Key, value)
 	}
+	for _, a := range h.prefix {
+		write("", a)
+	}
+	r.Attrs(func(a slog.Attr) bool { write(h.group, a); return true })
 	if buf.Len() > maxLog {
 		buf.Truncate(maxLog)
 	}
-	return buf.String()
+	return strings.ToValidUTF8(buf.String(), "") // a character may be cut
 }
 
 func level(l slog.Level) string {

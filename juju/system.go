@@ -157,6 +157,9 @@ func (s *System) readClients(ctx context.Context) error {
 			return err
 		}
 		for _, id := range ids {
+			if id == s.env.Broken {
+				continue
+			}
 			relation := state.Relation{ID: id, Endpoint: endpoint, RemoteApp: s.facts.Clients[id].App}
 			if id == s.env.Event.Relation || relation.RemoteApp == "" {
 				if relation, err = s.readRelation(ctx, relation); err != nil {

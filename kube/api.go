@@ -8,6 +8,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -45,12 +46,17 @@ func InCluster(namespace, manager string) (API, error) {
 // FromConfig returns the API behind a client configuration.
 func FromConfig(cfg *rest.Config, namespace, manager string) (API, error) {
 	cfg.Timeout = callTimeout
+	// That Endpoints are deprecated is Patroni's to mend; a line of log for each
+	// dispatch helps nobody.
+	cfg.WarningHandler = rest.NoWarnings{}
 	cfg.QPS = -1 // a dispatch makes a handful of calls
 	cfg.GroupVersion = &schema.GroupVersion{Version: "v1"}
 	cfg.APIPath = "/api"
 	// Bodies are read and written as JSON here; the codec is for errors. The typed
 	// clientset would register every API group there is, and take 10 MiB and 20 ms.
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
+	scheme := runtime.NewScheme()
+	scheme.AddUnversionedTypes(*cfg.GroupVersion, &metav1.Status{})
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the Kubernetes API: %w", err)
@@ -72,12 +78,22 @@ func (a api) at(r *rest.Request, path string) *rest.Request {
 	return r.AbsPath(group, "namespaces", a.namespace, path)
 }
 
+// do returns the body of the answer, or the error as the API server words it,
+// which DoRaw would not.
+func do(ctx context.Context, r *rest.Request) ([]byte, error) {
+	result := r.Do(ctx)
+	if err := result.Error(); err != nil {
+		return nil, err
+	}
+	return result.Raw()
+}
+
 func (a api) Read(ctx context.Context, path, selector string, into any) error {
 	r := a.at(a.client.Get(), path)
 	if selector != "" {
 		r = r.Param("labelSelector", selector)
 	}
-	data, err := r.SetHeader("Accept", "application/json").DoRaw(ctx)
+	data, err := do(ctx, r.SetHeader("Accept", "application/json"))
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", path, err)
 	}
@@ -92,8 +108,8 @@ func (a api) Apply(ctx context.Context, path string, object map[string]any) erro
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", path, err)
 	}
-	_, err = a.at(a.client.Patch(types.ApplyPatchType), path).
-		Param("fieldManager", a.manager).Param("force", "true").Body(data).DoRaw(ctx)
+	_, err = do(ctx, a.at(a.client.Patch(types.ApplyPatchType), path).
+		Param("fieldManager", a.manager).Param("force", "true").Body(data))
 	if err != nil {
 		return fmt.Errorf("cannot apply %s: %w", path, err)
 	}
@@ -105,7 +121,7 @@ func (a api) Merge(ctx context.Context, path string, patch map[string]any) error
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", path, err)
 	}
-	_, err = a.at(a.client.Patch(types.MergePatchType), path).Body(data).DoRaw(ctx)
+	_, err = do(ctx, a.at(a.client.Patch(types.MergePatchType), path).Body(data))
 	if err != nil {
 		return fmt.Errorf("cannot patch %s: %w", path, err)
 	}
@@ -113,7 +129,7 @@ func (a api) Merge(ctx context.Context, path string, patch map[string]any) error
 }
 
 func (a api) Delete(ctx context.Context, path string) error {
-	_, err := a.at(a.client.Delete(), path).DoRaw(ctx)
+	_, err := do(ctx, a.at(a.client.Delete(), path))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("cannot delete %s: %w", path, err)
 	}

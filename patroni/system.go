@@ -164,6 +164,9 @@ func (s *System) reload(ctx context.Context, step Reload) error {
 	}
 	const wait, poll = 3 * time.Second, 50 * time.Millisecond
 	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(poll) {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("cannot reload Patroni: %w", err)
+		}
 		var me local
 		if s.api.get(ctx, "/patroni", &me) == nil && me.facts().ConfigTag == step.Tag {
 			return nil

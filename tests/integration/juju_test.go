@@ -151,7 +151,9 @@ type application struct {
 	Units   map[string]unit
 }
 
-func (m model) status() application {
+func (m model) status() application { return m.statusOf(app) }
+
+func (m model) statusOf(name string) application {
 	out, err := m.try("juju", "status", "-m", m.name, "--format=json")
 	if err != nil {
 		return application{} // a controller that is busy; the caller polls
@@ -160,7 +162,7 @@ func (m model) status() application {
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		m.t.Fatalf("cannot read juju status: %v", err)
 	}
-	return s.Applications[app]
+	return s.Applications[name]
 }
 
 // waitFor polls until the status is as wanted, and returns how long that took.

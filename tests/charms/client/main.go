@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ func dispatch(ctx context.Context, tools juju.Tools) error {
 	if err != nil {
 		return err
 	}
+	ids = slices.DeleteFunc(ids, func(id int) bool { return id == env.Broken })
 	if len(ids) == 0 {
 		if env.Event.Action != "" {
 			return tools.ActionFail(ctx, "there is no relation")

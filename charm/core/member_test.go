@@ -1,0 +1,185 @@
+package core
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"charmhub.io/postgresql-k8s/charm/config"
+	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/tests/golden"
+)
+
+// Each of these keeps a member from running, or says how it is. They are in the
+// order in which a deployment overcomes them.
+func TestMemberStatus(t *testing.T) {
+	t.Parallel()
+	waiting := func(message string) state.Problem { return state.Problem{Severity: state.Waiting, Message: message} }
+	soon := func(message string) state.Problem {
+		return state.Problem{Severity: state.Waiting, Message: message, Soon: true}
+	}
+	blocked := func(message string) state.Problem { return state.Problem{Severity: state.Blocked, Message: message} }
+	none := state.Problem{}
+	tests := []struct {
+		name    string
+		change  func(*state.Observed)
+		problem state.Problem
+		runs    bool   // patroni.yml and the layer are wished
+		message string // of the active status
+		version string
+	}{
+		{"a unit on its way out only stops", func(o *state.Observed) { o.Leaving, o.Forbidden = true, true },
+			state.Problem{Severity: state.Maintenance, Message: "stopping"}, false, "", ""},
+		{"an application without trust names the cure", func(o *state.Observed) { o.Forbidden = true },
+			blocked("Insufficient permissions, try: `juju trust db --scope=cluster`"), false, "", ""},
+		{"a container that is away says why", func(o *state.Observed) { o.Workload = state.Unknown[state.Workload]("pebble does not answer") },
+			waiting("awaiting for the workload container: pebble does not answer"), false, "", ""},
+		{"a wrong option is named", func(o *state.Observed) { o.Config = config.Parse(map[string]any{"profile": "fast"}) },
+			blocked("Configuration Error: profile must be one of production, testing"), false, "", ""},
+		{"an image without PostgreSQL names the cure",
+			func(o *state.Observed) { changeKnown(&o.Workload, func(w *state.Workload) { w.Servers = nil }) },
+			blocked("no PostgreSQL 14 or later in the image: refresh with another postgresql-image resource"), false, "", ""},
+		{"an image without any PostgreSQL says so even where there are data",
+			func(o *state.Observed) {
+				changeKnown(&o.Workload, func(w *state.Workload) { w.Servers, w.DataMajor = nil, 16 })
+			},
+			blocked("no PostgreSQL 14 or later in the image: refresh with another postgresql-image resource"), false, "", ""},
+		{"data of a version that the image lacks name it",
+			func(o *state.Observed) { changeKnown(&o.Workload, func(w *state.Workload) { w.DataMajor = 16 }) },
+			blocked("the data is of PostgreSQL 16, which the image lacks: refresh with a postgresql-image that has it"), false, "", ""},
+		{"a volume that is not there is waited for",
+			func(o *state.Observed) {
+				changeKnown(&o.Workload, func(w *state.Workload) { w.Mount = state.Directory{} })
+			},
+			waiting("awaiting for the storage to be mounted"), false, "", ""},
+		{"the leader without passwords is making them", func(o *state.Observed) { o.Secrets = nil },
+			waiting("awaiting for cluster to start"), false, "", ""},
+		{"another unit waits for the leader to make them", func(o *state.Observed) { o.Secrets, o.Leader = nil, false },
+			waiting("awaiting for the leader to create the passwords"), false, "", ""},
+		{"passwords that Juju has not committed are not used",
+			func(o *state.Observed) { o.Secrets = secretWith(allPasswords(), false) },
+			waiting("awaiting for cluster to start"), false, "", ""},
+		{"a password that is missing is waited for", func(o *state.Observed) {
+			content := allPasswords()
+			delete(content, "rewind-password")
+			o.Secrets = secretWith(content, true)
+		}, waiting("awaiting for cluster to start"), false, "", ""},
+		{"an API server that is away is looked at again", func(o *state.Observed) { o.Kube = state.Unknown[state.Kube]("timeout") },
+			soon("awaiting the Kubernetes API: timeout"), false, "", ""},
+		{"an API server that is away does not stop what runs", func(o *state.Observed) {
+			o.Kube = state.Unknown[state.Kube]("timeout")
+			changeKnown(&o.Workload, func(w *state.Workload) { w.Layer = Layer(unit) })
+		}, none, true, "Primary", "17.5"},
+		{"a left-over of a namesake is waited for", func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { k.Endpoints["patroni-db-other"] = state.Endpoints{OwnerUID: "dead"} })
+		}, waiting("awaiting for cluster to start"), false, "", ""},
+		{"an object that is not ours yet is waited for", func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { delete(k.Endpoints, "patroni-db-sync") })
+		}, waiting("awaiting for cluster to start"), false, "", ""},
+		{"an application whose owner is not known is waited for", func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) {
+				k.Owner, k.Endpoints = state.Owner{}, map[string]state.Endpoints{"patroni-db": {}, "patroni-db-config": {}, "patroni-db-sync": {}}
+			})
+		}, waiting("awaiting for cluster to start"), false, "", ""},
+
+		{"a member that does not answer starts", func(o *state.Observed) { o.Cluster = state.Unknown[state.Cluster]("refused") },
+			soon("awaiting for cluster to start"), true, "", ""},
+		{"a cluster without a primary starts", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) {
+				c.Members, c.Local.Role = []state.Member{{Role: "replica", State: "streaming"}}, "replica"
+			})
+		}, soon("awaiting for cluster to start"), true, "", "17.5"},
+		{"a member of a running cluster comes up", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Local.State = "replica", "creating replica" })
+		}, soon("awaiting for member to start"), true, "", ""},
+		{"the primary says so", func(*state.Observed) {}, none, true, "Primary", "17.5"},
+		{"the primary of Patroni 3 says so",
+			func(o *state.Observed) {
+				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "master" })
+			}, none, true, "Primary", "17.5"},
+		{"a replica has nothing to say",
+			func(o *state.Observed) {
+				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
+			}, none, true, "", "17.5"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			obs := running()
+			test.change(&obs)
+			want := desire(obs, Objects{}, Member{})
+			var problems []state.Problem
+			if test.problem != none {
+				problems = []state.Problem{test.problem}
+			}
+			if !slices.Equal(want.Problems, problems) {
+				t.Errorf("the problems are %+v, want %+v", want.Problems, problems)
+			}
+			if want.Message != test.message || want.Version != test.version {
+				t.Errorf("the message is %q and the version %q, want %q and %q", want.Message, want.Version, test.message, test.version)
+			}
+			_, runs := want.Patroni.Get()
+			layer, _ := want.Layer.Get()
+			if _, service := layer.Services["postgresql"]; runs != test.runs || service != test.runs {
+				t.Errorf("patroni.yml is wished: %t, the service: %t; want %t", runs, service, test.runs)
+			}
+		})
+	}
+}
+
+func TestMemberHasWhatPatroniNeeds(t *testing.T) {
+	t.Parallel()
+	want := desire(running(), Objects{}, Member{})
+	p, _ := want.Patroni.Get()
+	if p.Unit != unit || p.Server.Major != 17 {
+		t.Errorf("it is of unit %v and server %v", p.Unit, p.Server)
+	}
+	if wanted := (state.Passwords{
+		Operator: "of operator-password", Replication: "of replication-password",
+		Rewind: "of rewind-password", REST: "of patroni-password",
+	}); p.Passwords != wanted {
+		t.Error("the passwords are not those of the secret, each in its place")
+	}
+	if wanted := (state.Directory{Path: state.Mount, User: "postgres", Group: "postgres"}); want.Directory != wanted {
+		t.Errorf("the mount is %v, want %v", want.Directory, wanted)
+	}
+}
+
+func TestWithoutTrustOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
+	t.Parallel()
+	obs := running()
+	obs.Forbidden = true
+	layer, known := desire(obs, Member{}).Layer.Get()
+	check := layer.Checks["trust"]
+	if !known || len(layer.Services) != 0 || len(layer.Checks) != 1 || check.Startup != "enabled" {
+		t.Errorf("the layer is %+v, want the check named trust, enabled", layer)
+	}
+	if Layer(unit).Checks["trust"].Startup != "disabled" {
+		t.Error("the check still runs when the application is trusted")
+	}
+	if !strings.HasSuffix(check.Exec.Command, " test") {
+		t.Error("the check does not ask in the namespace of the model")
+	}
+}
+
+func TestLayer(t *testing.T) {
+	t.Parallel()
+	data, err := yaml.Marshal(Layer(unit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Equal(t, "layer.yaml", string(data))
+}
+
+// Kubernetes kills a container whose check of level alive fails, and a busy
+// database must never be killed.
+func TestNoCheckIsOfLevelAlive(t *testing.T) {
+	t.Parallel()
+	for name, check := range Layer(unit).Checks {
+		if check.Level == "alive" {
+			t.Errorf("check %s is of level alive", name)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package core
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/tests/golden"
+)
+
+func TestObjects(t *testing.T) {
+	t.Parallel()
+	want := desire(running(), Objects{})
+	data, err := yaml.Marshal(map[string]any{
+		"pod-labels": want.PodLabels, "services": want.Services, "endpoints": want.Endpoints, "left-over": want.Leftovers,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Equal(t, "objects.yaml", string(data))
+
+	obs := running()
+	obs.Leaving = true
+	if got := desire(obs, Objects{}); !reflect.DeepEqual(got, state.Desired{}) {
+		t.Errorf("a unit on its way out wishes %v", got)
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	owner := state.Owner{Name: "db", UID: "ours", Created: born}
+	tests := []struct {
+		name string
+		e    state.Endpoints
+		want bool
+	}{
+		{"what we own stays", state.Endpoints{OwnerUID: "ours", Created: born.Add(-time.Hour)}, false},
+		{"what somebody else owns goes", state.Endpoints{OwnerUID: "dead", Created: born.Add(time.Hour)}, true},
+		{"what nobody owns and is older than we are goes", state.Endpoints{Created: born.Add(-time.Second)}, true},
+		{"what nobody owns and is as old as we are stays", state.Endpoints{Created: born}, false},
+		{"what nobody owns and is younger stays", state.Endpoints{Created: born.Add(time.Second)}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			obs := running()
+			test.e.Name = "patroni-db"
+			obs.Kube = state.Value(state.Kube{Owner: owner, Endpoints: map[string]state.Endpoints{"patroni-db": test.e}})
+			var want []string
+			if test.want {
+				want = []string{"patroni-db"}
+			}
+			if got := desire(obs, Objects{}).Leftovers; !slices.Equal(got, want) {
+				t.Errorf("the left-overs are %v, want %v", got, want)
+			}
+		})
+	}
+	if leftover(state.Endpoints{Created: born}, state.Owner{UID: "ours"}) {
+		t.Error("without knowing our age, what nobody owns was taken for a left-over")
+	}
+}
