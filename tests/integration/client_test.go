@@ -127,11 +127,10 @@ func (m model) lifeOf(client, database string) {
 			m.t.Fatalf("the old credentials still work: %v", err)
 		}
 	}
-	// Juju 4.1 refuses, or half makes, a relation while the old one is going.
-	for strings.Contains(m.juju("status", "--relations"), client+":database") {
-		time.Sleep(500 * time.Millisecond)
-	}
-	time.Sleep(2 * time.Second)
+	// For some seconds Juju 4.1-beta2 refuses a relation in the place of a removed
+	// one ("already exists"), or makes it without ever running joined or changed
+	// on either side.
+	time.Sleep(20 * time.Second)
 	m.integrate(client)
 	after := m.action(client, "credentials")
 	if after["username"] == before["username"] || after["password"] == before["password"] {
