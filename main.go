@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"charmhub.io/postgresql-k8s/actions"
 	"charmhub.io/postgresql-k8s/charm"
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/juju"
@@ -31,10 +32,18 @@ func main() {
 	// orderly exit with an error for a failure.
 	tools := juju.Tools{Run: juju.Exec}
 	log := slog.New(juju.NewLogHandler(tools, os.Stdout))
-	if err := run(tools, log); err != nil {
-		log.Error("dispatch failed", "error", err)
-		os.Exit(1)
+	err := run(tools, log)
+	if err == nil {
+		return
 	}
+	log.Error("dispatch failed", "error", err)
+	if os.Getenv("JUJU_ACTION_NAME") != "" {
+		// With another exit code Juju would show that instead of the words.
+		if err := tools.ActionFail(context.Background(), err.Error()); err == nil {
+			return
+		}
+	}
+	os.Exit(1)
 }
 
 func run(tools juju.Tools, log *slog.Logger) (err error) {
@@ -63,10 +72,11 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 		Systems: []charm.System{
 			kube.New(api, env.Unit, string(resolv)),
 			workload,
-			patroni.New(patroni.HTTP(fmt.Sprintf("http://localhost:%d", state.PatroniPort))),
+			patroni.New(patroni.OnHost("localhost"), patroni.OnHost),
 		},
 		Second:   []charm.System{database},
 		Handlers: charm.Handlers(),
+		Actions:  actions.All(),
 		Log:      log,
 		Wake:     workload.Wake,
 		Now:      time.Now,

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"charmhub.io/postgresql-k8s/actions"
 	"charmhub.io/postgresql-k8s/charm/core"
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/patroni"
@@ -27,10 +29,12 @@ type System interface {
 	Apply(ctx context.Context, step state.Step) error
 }
 
-// A Model is the system that Juju is: it also shows the unit's status.
+// A Model is the system that Juju is: it also shows the unit's status and what an
+// action came to.
 type Model interface {
 	System
 	Report(ctx context.Context, status state.Status) error
+	Answer(ctx context.Context, results map[string]string, failure error) error
 }
 
 // A Handler says what one concern wants, given what was observed. It is pure.
@@ -43,7 +47,7 @@ type Handler interface {
 // then what renders the wishes of the others.
 func Handlers() []Handler {
 	return []Handler{
-		core.Secrets{}, core.Objects{}, core.Member{}, core.Users{}, core.Model{},
+		core.Secrets{}, core.Objects{}, core.Member{}, core.Restarts{}, core.Users{}, core.Model{},
 		database.Handler{},
 		postgres.Handler{}, patroni.Handler{},
 	}
@@ -54,7 +58,7 @@ const (
 	// patience is how long a dispatch looks again for what should be over soon.
 	// Beyond it the wake-up of the workload's checks is as quick.
 	patience = 6 * time.Second
-	poll     = 200 * time.Millisecond
+	poll     = 300 * time.Millisecond
 	// maxPasses is far more than any sequence of wishes needs.
 	maxPasses = 25
 )
@@ -67,6 +71,7 @@ type Charm struct {
 	// Second are observed after that: they need the facts of the others.
 	Second   []System
 	Handlers []Handler
+	Actions  []actions.Action
 	Log      *slog.Logger
 
 	// Wake has Juju dispatch the charm again after this dispatch.
@@ -86,12 +91,17 @@ type Outcome struct {
 // that Juju must discard what was written and run the hook again.
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
-	start := c.Now()
+	start, settled := c.Now(), c.Now()
 	for {
 		out.Passes++
 		obs, err := c.observe(ctx, &out)
 		if err != nil {
 			return out, err
+		}
+		if out.Passes == 1 && obs.Event.Action != "" {
+			if err := c.act(ctx, obs); err != nil {
+				return out, err
+			}
 		}
 		want := Desire(c.Handlers, obs)
 		did, failed, err := c.apply(ctx, obs, want)
@@ -101,14 +111,18 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		}
 		if failed != nil {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
-		} else if did.steps+did.looks > 0 && out.Passes < maxPasses {
+		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes < maxPasses {
 			continue
 		}
 		out.Status = want.Status()
 		if err := c.Model.Report(ctx, out.Status); err != nil {
 			return out, err
 		}
-		if !want.Soon() || out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil {
+		if did.settles > 0 {
+			settled = c.Now().Add(did.settles)
+		}
+		soon := want.Soon() || c.Now().Before(settled)
+		if !soon || out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil {
 			if want.Again {
 				if err := c.Wake(ctx); err != nil {
 					c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
@@ -118,6 +132,16 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		}
 		c.Sleep(ctx, poll)
 	}
+}
+
+// act runs the action of the event.
+func (c *Charm) act(ctx context.Context, obs state.Observed) error {
+	i := slices.IndexFunc(c.Actions, func(a actions.Action) bool { return a.Name == obs.Event.Action })
+	if i < 0 {
+		return c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
+	}
+	results, failure := c.Actions[i].Run(obs)
+	return c.Model.Answer(ctx, results, failure)
 }
 
 // Desire asks every handler in turn.
@@ -160,7 +184,10 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 }
 
 // done counts what a pass did.
-type done struct{ steps, looks int }
+type done struct {
+	steps, looks int
+	settles      time.Duration // the slowest step's
+}
 
 // apply returns what was done, and the first failure of a system other than the
 // model, whose own failure is final.
@@ -186,6 +213,9 @@ func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did 
 		}
 		if err := s.Apply(ctx, step); err != nil {
 			return err
+		}
+		if slow, ok := step.(state.Slow); ok {
+			did.settles = max(did.settles, slow.Settles())
 		}
 		if look {
 			did.looks++

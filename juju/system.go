@@ -539,6 +539,16 @@ func (s *System) Report(ctx context.Context, status state.Status) error {
 	return nil
 }
 
+// Answer tells the user what the running action came to. An action that fails
+// must not fail the process: Juju would put the exit code in the place of the
+// words.
+func (s *System) Answer(ctx context.Context, results map[string]string, failure error) error {
+	if failure != nil {
+		return s.tools.ActionFail(ctx, failure.Error())
+	}
+	return s.tools.ActionSet(ctx, results)
+}
+
 // passwordLength gives 190 bits with the alphabet below.
 const passwordLength = 32
 

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -19,6 +21,11 @@ const callTimeout = 3 * time.Second
 // API calls Patroni's REST interface: method, path, body (nil for none) and the
 // password for what changes something. It returns the status and the body.
 type API func(ctx context.Context, method, path string, body []byte, password state.Redacted) (int, []byte, error)
+
+// OnHost returns the API of the member on a host, by name or address.
+func OnHost(host string) API {
+	return HTTP("http://" + net.JoinHostPort(host, strconv.Itoa(state.PatroniPort)))
+}
 
 // HTTP returns the API of the member at the base URL.
 func HTTP(base string) API {

@@ -2,6 +2,7 @@ package patroni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -14,11 +15,12 @@ import (
 
 // System is this unit's Patroni member and, through it, the cluster.
 type System struct {
-	api API
+	api    API
+	member func(host string) API
 }
 
-// New returns the member that api reaches.
-func New(api API) *System { return &System{api: api} }
+// New returns the member that api reaches; member reaches the one on a host.
+func New(api API, member func(host string) API) *System { return &System{api: api, member: member} }
 
 // Name implements charm.System.
 func (s *System) Name() string { return "patroni" }
@@ -55,11 +57,22 @@ type Reload struct {
 // String implements state.Step.
 func (r Reload) String() string { return "reload Patroni, configuration " + r.Tag }
 
-// Restart restarts the local server in place.
-type Restart struct{ Password state.Redacted }
+// Restart restarts a member's server in place.
+type Restart struct {
+	Member   state.Member
+	Password state.Redacted
+}
 
 // String implements state.Step.
-func (Restart) String() string { return "restart PostgreSQL for changed settings" }
+func (r Restart) String() string {
+	return "restart PostgreSQL of " + r.Member.Name + " for changed settings"
+}
+
+// Settles implements state.Slow: Patroni looks again in its next loop.
+func (Restart) Settles() time.Duration { return settle }
+
+// settle is how long Patroni may take to act on a change: it is woken by it.
+const settle = 3 * time.Second
 
 // Patch changes the configuration that all members share.
 type Patch struct {
@@ -69,6 +82,12 @@ type Patch struct {
 
 // String implements state.Step.
 func (p Patch) String() string { return fmt.Sprintf("patch the cluster's configuration: %v", p.Config) }
+
+// Settles implements state.Slow: whether settings wait for a restart shows later.
+func (Patch) Settles() time.Duration { return settle }
+
+// Settles implements state.Slow: whether settings wait for a restart shows later.
+func (Reload) Settles() time.Duration { return settle }
 
 // Diff implements charm.System.
 func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
@@ -87,8 +106,8 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 			steps = append(steps, Patch{patch, password})
 		}
 	}
-	if want.Restart {
-		steps = append(steps, Restart{password})
+	if want.Restart.Name != "" {
+		steps = append(steps, Restart{want.Restart, password})
 	}
 	return steps
 }
@@ -149,10 +168,7 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		}
 		return nil
 	case Restart:
-		if err := s.api.change(ctx, http.MethodPost, "/restart", map[string]any{"restart_pending": true}, step.Password); err != nil {
-			return fmt.Errorf("cannot restart PostgreSQL: %w", err)
-		}
-		return nil
+		return s.restart(ctx, step)
 	}
 	return fmt.Errorf("cannot apply %T to patroni", step)
 }
@@ -173,4 +189,18 @@ func (s *System) reload(ctx context.Context, step Reload) error {
 		}
 	}
 	return fmt.Errorf("cannot reload Patroni: it did not take configuration %s within %s", step.Tag, wait)
+}
+
+// restart asks a member to restart its server. Patroni answers when that is done;
+// a shutdown with much to write takes long, and is not waited for.
+func (s *System) restart(ctx context.Context, step Restart) error {
+	err := s.member(step.Member.Host).change(ctx, http.MethodPost, "/restart", map[string]any{"restart_pending": true}, step.Password)
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot restart PostgreSQL of %s: %w", step.Member.Name, err)
+	}
+	return nil
 }

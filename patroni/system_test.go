@@ -35,7 +35,7 @@ func serve(t *testing.T, a answers) (*patroni.System, *requests) {
 		_, _ = io.WriteString(w, body)
 	}))
 	t.Cleanup(server.Close)
-	return patroni.New(patroni.HTTP(server.URL)), asked
+	return patroni.New(patroni.HTTP(server.URL), func(string) patroni.API { return patroni.HTTP(server.URL) }), asked
 }
 
 func (a answers) answer(t *testing.T, request string) (code int, body string) {
@@ -181,7 +181,7 @@ func TestAMemberThatDoesNotAnswerIsUnknown(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(http.NotFoundHandler())
 		server.Close()
-		if _, known := observe(t, patroni.New(patroni.HTTP(server.URL))).Get(); known {
+		if _, known := observe(t, patroni.New(patroni.HTTP(server.URL), nil)).Get(); known {
 			t.Error("it is known")
 		}
 	})
@@ -195,7 +195,7 @@ func TestAMemberThatDoesNotAnswerIsUnknown(t *testing.T) {
 		defer cancel()
 		var obs state.Observed
 		start := time.Now()
-		err := patroni.New(patroni.HTTP(server.URL)).Observe(ctx, &obs)
+		err := patroni.New(patroni.HTTP(server.URL), nil).Observe(ctx, &obs)
 		if _, known := obs.Cluster.Get(); known || err != nil {
 			t.Errorf("it is known, or an error: %v", err)
 		}
@@ -224,8 +224,8 @@ func TestDiff(t *testing.T) {
 			o.Leader, w.Dynamic = false, map[string]any{"ttl": 30}
 		}, nil},
 		{"a configuration that is not known is not patched", func(_ *state.Observed, c *state.Cluster, _ *state.Desired) { c.Dynamic = nil }, nil},
-		{"a restart is wished", func(_ *state.Observed, _ *state.Cluster, w *state.Desired) { w.Restart = true },
-			[]string{"restart PostgreSQL for changed settings"}},
+		{"a restart is wished", func(_ *state.Observed, _ *state.Cluster, w *state.Desired) { w.Restart = state.Member{Name: "db-1"} },
+			[]string{"restart PostgreSQL of db-1 for changed settings"}},
 		{"no wish is no step", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.ConfigTag, *w = "old", state.Desired{}
 		}, nil},
@@ -236,13 +236,13 @@ func TestDiff(t *testing.T) {
 			obs, cluster, want := state.Observed{Leader: true}, have, wished
 			test.change(&obs, &cluster, &want)
 			obs.Cluster = state.Value(cluster)
-			if got := texts(patroni.New(nil).Diff(obs, want)); !slices.Equal(got, test.steps) {
+			if got := texts(patroni.New(nil, nil).Diff(obs, want)); !slices.Equal(got, test.steps) {
 				t.Errorf("the steps are %q, want %q", got, test.steps)
 			}
 		})
 	}
 	unknown := state.Observed{Leader: true, Cluster: state.Unknown[state.Cluster]("refused")}
-	if steps := patroni.New(nil).Diff(unknown, wished); len(steps) != 0 {
+	if steps := patroni.New(nil, nil).Diff(unknown, wished); len(steps) != 0 {
 		t.Errorf("the steps of a cluster that is not known are %q", steps)
 	}
 }
@@ -267,7 +267,7 @@ func TestApply(t *testing.T) {
 	}{
 		{"a patch", patroni.Patch{Config: map[string]any{"ttl": 20, "pause": nil}, Password: password},
 			answers{"PATCH /config": "200 {}"}, []string{`PATCH /config patroni:fake-rest {"pause":null,"ttl":20}`}, ""},
-		{"a restart of what waits for one", patroni.Restart{Password: password},
+		{"a restart of what waits for one", patroni.Restart{Member: state.Member{Name: "db-1"}, Password: password},
 			answers{"POST /restart": "200 restarted successfully"}, []string{`POST /restart patroni:fake-rest {"restart_pending":true}`}, ""},
 		{"a reload whose tag is there", patroni.Reload{Tag: "2c9ab6e7949a", Password: password},
 			answers{"POST /reload": "202 reload scheduled", "GET /patroni": "primary.json"},
@@ -275,9 +275,9 @@ func TestApply(t *testing.T) {
 		{"a patch that is refused", patroni.Patch{Config: map[string]any{}, Password: "wrong"},
 			answers{"PATCH /config": "401 not authenticated"}, []string{"PATCH /config patroni:wrong {}"},
 			"cannot change the cluster's configuration: PATCH /config: status 401: not authenticated"},
-		{"a restart that fails", patroni.Restart{Password: password},
+		{"a restart that fails", patroni.Restart{Member: state.Member{Name: "db-1"}, Password: password},
 			answers{"POST /restart": "503 restart failed\n"}, []string{`POST /restart patroni:fake-rest {"restart_pending":true}`},
-			"cannot restart PostgreSQL: POST /restart: status 503: restart failed"},
+			"cannot restart PostgreSQL of db-1: POST /restart: status 503: restart failed"},
 		{"a reload that is refused", patroni.Reload{Tag: "x", Password: password},
 			answers{"POST /reload": "401 not authenticated"}, []string{"POST /reload patroni:fake-rest"},
 			"cannot reload Patroni: POST /reload: status 401: not authenticated"},
@@ -338,7 +338,7 @@ func TestReloadReturnsWhenTheTagAppears(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { // where time passes when all wait
 				start := time.Now()
-				err := patroni.New(tagAfter(test.tag)).Apply(t.Context(), patroni.Reload{Tag: "new"})
+				err := patroni.New(tagAfter(test.tag), nil).Apply(t.Context(), patroni.Reload{Tag: "new"})
 				if got := fmt.Sprint(err); (err != nil || test.err != "") && got != test.err {
 					t.Errorf("the error is %s, want %s", got, test.err)
 				}
@@ -356,7 +356,7 @@ func TestReloadEndsWithTheDispatch(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start := time.Now()
-		err := patroni.New(tagAfter(time.Minute)).Apply(ctx, patroni.Reload{Tag: "new"})
+		err := patroni.New(tagAfter(time.Minute), nil).Apply(ctx, patroni.Reload{Tag: "new"})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v, want that of the context", err)
 		}

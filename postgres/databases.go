@@ -71,14 +71,16 @@ GRANT ALL ON DATABASE %[4]s TO %[2]s;`, quote(db.Owner), user, act, quote(db.Nam
 // database's privileges, which each step grants last.
 func DiffDatabases(have map[string]state.CatalogDatabase, want []state.Database) []state.Step {
 	var steps []state.Step
+	begun := map[string]bool{}
 	for _, db := range want {
 		old, exists := have[db.Name]
-		if !exists {
+		if !exists && !begun[db.Name] {
 			steps = append(steps, CreateDatabase{db})
 		}
-		if !slices.Contains(old.Create, db.Owner) {
+		if !slices.Contains(old.Create, db.Owner) && !begun[db.Name] {
 			steps = append(steps, PrepareDatabase{db})
 		}
+		begun[db.Name] = true // two may wish for one
 		for _, user := range db.Users {
 			if !slices.Contains(old.Create, user.Role) {
 				steps = append(steps, AdmitUser{db, user})
@@ -120,7 +122,9 @@ BEGIN
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                       AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
     UNION ALL
-    SELECT format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, target)
+    SELECT CASE WHEN p.prokind = 'p' -- OUT arguments tell procedures apart, too
+      THEN format('ALTER PROCEDURE %%I.%%I(%%s) OWNER TO %%I', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), target)
+      ELSE format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, target) END
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE p.proowner IN (SELECT oid FROM former) AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
       AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM member)
@@ -210,12 +214,34 @@ func (s *System) dropRole(ctx context.Context, role string) error {
 		if err != nil {
 			return err
 		}
-		err = c.Run(ctx, fmt.Sprintf("REASSIGN OWNED BY %[1]s TO %[2]s; DROP OWNED BY %[1]s", quote(role), quote(heirs[database])))
+		err = c.Run(ctx, superusersSQL(role)+fmt.Sprintf("REASSIGN OWNED BY %[1]s TO %[2]s; DROP OWNED BY %[1]s", quote(role), quote(heirs[database])))
 		if err != nil {
 			return err
 		}
 	}
 	return c.Run(ctx, "DROP ROLE "+quote(role))
+}
+
+// superusersSQL hands to the operator what only a superuser may own, and what
+// REASSIGN OWNED would therefore fail at.
+func superusersSQL(role string) string {
+	return fmt.Sprintf(`
+DO $$
+DECLARE
+  statement text;
+BEGIN
+  FOR statement IN
+    SELECT format('ALTER EVENT TRIGGER %%I OWNER TO operator', evtname) FROM pg_event_trigger WHERE evtowner = %[1]s::regrole
+    UNION ALL
+    SELECT format('ALTER FOREIGN DATA WRAPPER %%I OWNER TO operator', fdwname) FROM pg_foreign_data_wrapper WHERE fdwowner = %[1]s::regrole
+    UNION ALL
+    SELECT format('ALTER SUBSCRIPTION %%I OWNER TO operator', subname) FROM pg_subscription
+    WHERE subowner = %[1]s::regrole AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END $$;
+`, literal(quote(role)))
 }
 
 func postgresFirst(a, b string) int {

@@ -74,7 +74,12 @@ func (d DropRole) String() string { return "drop role " + d.Role }
 // wished. Roles that nobody mentions stay.
 func DiffRoles(have map[string]state.Role, want []state.Role) []state.Step {
 	var steps []state.Step
+	seen := map[string]bool{}
 	for _, role := range want {
+		if seen[role.Name] {
+			continue // two users of a database both wish for its owner role
+		}
+		seen[role.Name] = true
 		old, exists := have[role.Name]
 		if role.Absent {
 			if exists {

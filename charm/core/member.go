@@ -97,11 +97,14 @@ func condition(obs state.Observed, want *state.Desired) {
 		return
 	}
 	_, hasPrimary := cluster.Primary()
+	me, _ := cluster.Member(obs.Unit.Pod())
 	switch {
 	case !hasPrimary:
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageStarting, Soon: true})
 	case cluster.Local.State != "running":
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageMember, Soon: true})
+	case me.Name != "" && me.CatchingUp():
+		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageCatchingUp, Soon: true})
 	case cluster.Local.Role == "primary" || cluster.Local.Role == "master": // master: Patroni 3
 		want.Message = state.MessagePrimary
 	}

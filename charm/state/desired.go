@@ -15,7 +15,7 @@ type Desired struct {
 	Patroni   Known[Patroni]
 	ConfigTag string         // the tag of the patroni.yml that should be loaded
 	Dynamic   map[string]any // Patroni's dynamic configuration, what we decide of it
-	Restart   bool           // this member's server, for settings that need it
+	Restart   Member         // the member whose server is to be restarted next, if it has a name
 	// Database
 	Roles     []Role
 	Databases []Database

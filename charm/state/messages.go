@@ -10,6 +10,10 @@ const (
 	MessageStarting = "awaiting for cluster to start"
 	// MessageMember is upstream's word for a member that comes up.
 	MessageMember = "awaiting for member to start"
+	// MessageCatchingUp is for a replica that is up, but behind.
+	MessageCatchingUp = "catching up with the primary"
+	// MessageRestart is upstream's word for settings that wait for a restart.
+	MessageRestart = "Awaiting restart operation"
 	// MessageLeader says that the passwords do not exist yet.
 	MessageLeader = "awaiting for the leader to create the passwords"
 	// MessageStorage says that the volume is not there.

@@ -178,6 +178,25 @@ type Member struct {
 	PendingRestart bool
 }
 
+// Running tells whether the member's server accepts connections.
+func (m Member) Running() bool { return m.State == "running" || m.State == "streaming" }
+
+// CatchingUp tells whether the member is a replica that does not stream yet, and
+// misses something.
+func (m Member) CatchingUp() bool {
+	lag, known := m.Lag.Get()
+	return m.Role != "leader" && m.State != "streaming" && (!known || lag > 0)
+}
+
+// Member returns the member of that name.
+func (c Cluster) Member(name string) (Member, bool) {
+	i := slices.IndexFunc(c.Members, func(m Member) bool { return m.Name == name })
+	if i < 0 {
+		return Member{}, false
+	}
+	return c.Members[i], true
+}
+
 // Primary returns the one member that takes writes. While two claim to, or none
 // does, there is none.
 func (c Cluster) Primary() (Member, bool) {
@@ -229,8 +248,8 @@ type Client struct {
 func (c Cluster) Replicas() []Member {
 	var replicas []Member
 	for _, m := range c.Members {
-		follows := m.State == "streaming" || m.State == "running" // running: Patroni 3, or from the archive
-		if follows && m.Role != "leader" && m.Role != "standby_leader" {
+		// running: Patroni 3, or from the archive
+		if m.Running() && !m.CatchingUp() && m.Role != "leader" && m.Role != "standby_leader" {
 			replicas = append(replicas, m)
 		}
 	}

@@ -52,7 +52,3 @@ func (d Desired) Soon() bool {
 	}
 	return false
 }
-
-// Step is one change, as data. Its text goes to the log and never shows a
-// secret.
-type Step interface{ String() string }

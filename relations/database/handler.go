@@ -207,8 +207,8 @@ func wishes(user string, password state.Redacted, request Request) (state.Role, 
 	}
 	database := state.Database{Name: request.Database, Owner: request.Database, Users: []state.DatabaseUser{{
 		Role: user,
-		// The attributes are the login role's own: acting as another would lose them.
-		Act: !role.Superuser && !role.CreateDB && !role.CreateRole,
+		// Extra roles are the login role's own: acting as another would lose them.
+		Act: len(request.Roles) == 0,
 	}}}
 	return role, database
 }

@@ -37,6 +37,7 @@ type Application struct {
 	status   StatusValue
 	version  string
 	ports    map[string][]string // endpoint to "5432/tcp"
+	stub     *Stub               // of one that has no charm
 }
 
 // Deployment says what to deploy.
@@ -202,10 +203,14 @@ func (m *Model) RemoveApplication(name string) error {
 		if err != nil {
 			return fmt.Errorf("cannot remove: %w", err)
 		}
+		if app.stub != nil {
+			return fmt.Errorf("cannot remove %s: stubs stay, remove its relations", name)
+		}
 		app.life, app.want = dying, 0
 		for _, r := range m.relations {
 			if r.end(app) != nil {
 				r.life = dying
+				r.leaveStubs()
 			}
 		}
 		if len(app.units) == 0 {

@@ -105,6 +105,7 @@ func (m *Model) addRelation(iface string, ends ...*end) *Relation {
 	}
 	m.next.relation++
 	m.relations[r.id] = r
+	r.enterStubs()
 	return r
 }
 
@@ -136,6 +137,7 @@ func (m *Model) RemoveRelation(a, b string) error {
 			return fmt.Errorf("cannot remove relation of %s and %s: relation not found", a, b)
 		}
 		r.life = dying
+		r.leaveStubs()
 		m.forgetRelation(r)
 		return nil
 	})

@@ -332,6 +332,8 @@ type mortalModel struct {
 	report func(context.Context, state.Status) error
 }
 
+func (m mortalModel) Answer(context.Context, map[string]string, error) error { return nil }
+
 func (m mortalModel) Report(ctx context.Context, status state.Status) error {
 	return m.report(ctx, status)
 }
@@ -369,7 +371,7 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 	c := charm.Charm{
 		Model: mortalModel{mortal{real, &fuse, &steps}, real.Report},
 		Systems: []charm.System{
-			die(kube.New(api{w}, env.Unit, "")), die(container), die(patroni.New(w.patroni(unit))),
+			die(kube.New(api{w}, env.Unit, "")), die(container), die(patroni.New(w.patroni(unit), nil)),
 		},
 		Second:   []charm.System{die(database{postgres.New(nil), w})},
 		Handlers: charm.Handlers(),

@@ -1,0 +1,42 @@
+package actions
+
+import (
+	"strings"
+	"testing"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+func TestGetPrimary(t *testing.T) {
+	t.Parallel()
+	member := func(name, role string) state.Member {
+		return state.Member{Name: name, Role: role, State: "running"}
+	}
+	for what, test := range map[string]struct {
+		cluster state.Known[state.Cluster]
+		primary string
+		failure string
+	}{
+		"the unit of the leading member": {
+			cluster: state.Value(state.Cluster{Members: []state.Member{member("my-db-0", "replica"), member("my-db-12", "leader")}}),
+			primary: "my-db/12",
+		},
+		"nobody leads": {
+			cluster: state.Value(state.Cluster{Members: []state.Member{member("my-db-0", "replica")}}),
+			failure: "there is no primary now",
+		},
+		"the member does not run": {
+			cluster: state.Unknown[state.Cluster]("connection refused"),
+			failure: "connection refused",
+		},
+	} {
+		obs := state.Observed{Unit: state.Unit{App: "my-db", Number: 0}, Cluster: test.cluster}
+		results, err := getPrimary.Run(obs)
+		if results["primary"] != test.primary {
+			t.Errorf("%s: the primary is %q, want %q", what, results["primary"], test.primary)
+		}
+		if (err != nil) != (test.failure != "") || err != nil && !strings.Contains(err.Error(), test.failure) {
+			t.Errorf("%s: the error is %v, want %q", what, err, test.failure)
+		}
+	}
+}

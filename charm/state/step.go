@@ -1,0 +1,20 @@
+package state
+
+import "time"
+
+// Step is one change, as data. Its text goes to the log and never shows a
+// secret.
+type Step interface{ String() string }
+
+// Look is a step that only reads: it leads to another pass, but changes nothing.
+type Look interface {
+	Step
+	Looks()
+}
+
+// Slow is a step whose effect shows a little later than it was made, within the
+// time that it names. A dispatch waits that long before it calls itself done.
+type Slow interface {
+	Step
+	Settles() time.Duration
+}
