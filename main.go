@@ -6,9 +6,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"charmhub.io/postgresql-k8s/actions"
@@ -31,7 +33,7 @@ func main() {
 	// SIGTERM keeps its default: Juju runs a killed hook again, and takes an
 	// orderly exit with an error for a failure.
 	tools := juju.Tools{Run: juju.Exec}
-	log := slog.New(juju.NewLogHandler(tools, os.Stdout))
+	log := slog.New(juju.NewLogHandler(tools, debugOutput()))
 	err := run(tools, log)
 	if err == nil {
 		return
@@ -44,6 +46,15 @@ func main() {
 		}
 	}
 	os.Exit(1)
+}
+
+// debugOutput is where debug records go: Juju logs what a hook prints, but shows
+// what an action prints to the user.
+func debugOutput() io.Writer {
+	if os.Getenv("JUJU_ACTION_NAME") != "" {
+		return io.Discard
+	}
+	return os.Stdout
 }
 
 func run(tools juju.Tools, log *slog.Logger) (err error) {
@@ -84,8 +95,10 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	}
 	start := time.Now()
 	out, err := c.Dispatch(ctx)
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // zero figures when it fails
 	log.Debug("dispatched", "event", env.Event.Name, "passes", out.Passes, "steps", out.Steps,
-		"took", time.Since(start), "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
+		"took", time.Since(start), "rss_kib", usage.Maxrss, "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
 	return err
 }
 
