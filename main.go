@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,7 +40,7 @@ func main() {
 		return
 	}
 	log.Error("dispatch failed", "error", err)
-	if os.Getenv("JUJU_ACTION_NAME") != "" {
+	if inAction() {
 		// With another exit code Juju would show that instead of the words.
 		if err := tools.ActionFail(context.Background(), err.Error()); err == nil {
 			return
@@ -51,11 +52,15 @@ func main() {
 // debugOutput is where debug records go: Juju logs what a hook prints, but shows
 // what an action prints to the user.
 func debugOutput() io.Writer {
-	if os.Getenv("JUJU_ACTION_NAME") != "" {
+	if inAction() {
 		return io.Discard
 	}
 	return os.Stdout
 }
+
+// inAction tells whether Juju runs an action; JUJU_ACTION_NAME is also set by
+// juju exec.
+func inAction() bool { return strings.HasPrefix(os.Getenv("JUJU_DISPATCH_PATH"), "actions/") }
 
 func run(tools juju.Tools, log *slog.Logger) (err error) {
 	defer func() {

@@ -56,24 +56,33 @@ func up(dir string, args arguments) error {
 
 // prepare makes the directory clean, whatever an earlier run has left there.
 func prepare(dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
-		return err
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
 	// Held by this process, which lives as long as the node does.
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("a model is up already in %s; set LOCALMODEL_DIR for another", dir)
+	if err := node.Lock(dir); err != nil {
+		return fmt.Errorf("%w; set LOCALMODEL_DIR for another", err)
 	}
-	for _, name := range []string{"m", socketName} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return err
-		}
+	if err := clean(dir); err != nil {
+		return err
 	}
-	_, err = localmodel.BuildPrograms(filepath.Join(dir, "bin"))
+	_, err := localmodel.BuildPrograms(filepath.Join(dir, "bin"))
 	return err
+}
+
+// clean removes what a model has left in its directory. A killed node's processes
+// may still be ending, and writing.
+func clean(dir string) (err error) {
+	for range 50 {
+		err = errors.Join(os.RemoveAll(filepath.Join(dir, "m")), os.RemoveAll(filepath.Join(dir, socketName)))
+		if err == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
+}
+
+// down ends the model of a directory, if one is up, and removes what it has left.
+func down(dir string) error {
+	return errors.Join(node.Evict(dir, 15*time.Second), clean(dir))
 }
 
 // daemon serves commands.

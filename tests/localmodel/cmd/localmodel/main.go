@@ -19,6 +19,7 @@ type command struct {
 
 var commands = map[string]command{
 	"up":                 {"[--image DIR] [--fast]", "run a model until interrupted; all other commands speak to it", nil},
+	"down":               {"", "end the model that is up", nil},
 	"deploy":             {"<charm> [name] [-n UNITS] [--trust] [--config K=V] [--resource NAME=DIR]", "deploy a packed charm", deploy},
 	"add-unit":           {"<application> [-n COUNT]", "add units", scale("add-unit")},
 	"remove-unit":        {"<application> [--num-units COUNT]", "remove the last units", scale("remove-unit")},
@@ -66,8 +67,11 @@ func run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("%w; usage: localmodel %s %s", err, name, c.usage)
 	}
-	if name == "up" {
+	switch name {
+	case "up":
 		return up(stateDir(), parsed)
+	case "down":
+		return down(stateDir())
 	}
 	if err := c.run(client{filepath.Join(stateDir(), socketName)}, parsed); err != nil {
 		if usage := (usageError{}); asUsage(err, &usage) {
