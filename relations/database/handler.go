@@ -92,7 +92,7 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 		return client
 	}
 	client.Digest = digest(e)
-	reply := reply{relation: relation, requests: requests, endpoints: e}
+	reply := reply{relation: relation, requests: requests, endpoints: e, responses: []map[string]string{}} // a JSON list, never null
 	if settled(obs.Clients[relation.ID], catalog, &reply) {
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
 		return client

@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ func TestDeploy(t *testing.T) {
 			"name": "patroni-%[1]s%[2]s", "labels": {"application": "patroni", "cluster-name": "patroni-%[1]s"},
 			"annotations": {"initialize": "7000000000000000001", "leader": "%[1]s-0"}}}`, app, suffix)))
 	}
+	commandLines := sampleProcesses(t)
 	m.deploy("--trust")
 	m.waitFor("active, Primary", 45*time.Second, primary)
 	m.waitFor("settled", 30*time.Second, settled)
@@ -38,8 +40,38 @@ func TestDeploy(t *testing.T) {
 		}
 	}
 	t.Run("the second dispatch makes no step", func(t *testing.T) { m.in(t).testQuiet() })
-	t.Run("no password is anywhere to be seen", func(t *testing.T) { m.in(t).testSecrecy() })
+	t.Run("no password is anywhere to be seen", func(t *testing.T) { m.in(t).testSecrecy(commandLines()) })
 	t.Run("a new namesake starts clean", func(t *testing.T) { m.in(t).testRemove() })
+}
+
+// sampleProcesses collects the command lines of all processes of this machine,
+// many times a second, until the function that it returns is called. On a cluster
+// whose node is this machine that is all of them.
+func sampleProcesses(t *testing.T) (stop func() string) {
+	t.Helper()
+	seen := map[string]bool{}
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is good
+			for _, path := range paths {
+				line, _ := os.ReadFile(path) // a process may have ended
+				seen[string(line)] = true
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	return func() string {
+		close(done)
+		<-stopped
+		t.Logf("%d different command lines were seen", len(seen))
+		return strings.Join(slices.Collect(maps.Keys(seen)), "\n")
+	}
 }
 
 // testQuiet runs the charm again and again on a unit where nothing happens.
@@ -64,7 +96,7 @@ func (m model) testQuiet() {
 }
 
 // testSecrecy looks for the passwords wherever people can look.
-func (m model) testSecrecy() {
+func (m model) testSecrecy(commandLines string) {
 	passwords := m.passwords()
 	if len(passwords) < 5 {
 		m.t.Fatalf("only %d passwords are known", len(passwords))

@@ -67,6 +67,7 @@ type HookRecord struct {
 	Started  time.Time
 	Duration time.Duration
 	Outcome  string // "committed", "failed: why", "killed"
+	Memory   int64  // the most that the charm's process had resident up to its last call, in bytes
 }
 
 // ToolRecord is one call of a hook tool.
@@ -106,7 +107,7 @@ func (u *Unit) dispatch(h *Hook) {
 	}
 	outcome := u.finish(h, s, err)
 	m.notify()
-	record := HookRecord{u.name, h.path(), s.env, s.calls, started, time.Since(started), outcome}
+	record := HookRecord{u.name, h.path(), s.env, s.calls, started, time.Since(started), outcome, s.memory}
 	m.mu.Unlock()
 	if m.opts.HookDone != nil {
 		m.opts.HookDone(record)

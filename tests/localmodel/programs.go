@@ -25,7 +25,7 @@ func BuildPrograms(dir string) (Programs, error) {
 		{p.Pebble, "tests/localmodel/pebble", "github.com/canonical/pebble/cmd/pebble"},
 	} {
 		module := filepath.Join(root, program.module)
-		if _, err := goTool("-C", module, "build", "-trimpath", "-ldflags", "-s -w", "-o", program.to, program.source); err != nil {
+		if _, err := goTool("-C", module, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program.to, program.source); err != nil {
 			return p, err
 		}
 	}

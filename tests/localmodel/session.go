@@ -1,11 +1,13 @@
 package localmodel
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"slices"
 
@@ -21,6 +23,7 @@ type session struct {
 	env     []string
 	process *exec.Cmd
 	calls   []ToolRecord
+	memory  int64
 
 	stdout, stderr string
 	code           int
@@ -94,6 +97,7 @@ func (s *session) handle(req hooktool.Request) (hooktool.Response, error) {
 		return hooktool.Response{}, s.kill()
 	}
 	m.mu.Lock()
+	s.memory = max(s.memory, peakMemory(s.process))
 	resp, err := s.answer(req, fault)
 	if !errors.Is(err, hooktool.ErrNoStdin) {
 		s.calls = append(s.calls, ToolRecord{req.CommandName, req.Args, string(req.Stdin), resp.Code, string(resp.Stdout), string(resp.Stderr)})
@@ -103,6 +107,22 @@ func (s *session) handle(req hooktool.Request) (hooktool.Response, error) {
 		return resp, s.kill()
 	}
 	return resp, err
+}
+
+// peakMemory is the most that a running process has had resident, or 0. What
+// wait4 tells of a process that has ended includes who started it.
+func peakMemory(process *exec.Cmd) int64 {
+	if process == nil {
+		return 0
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", process.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, text, _ := bytes.Cut(status, []byte("VmHWM:"))
+	var kilobytes int64
+	_, _ = fmt.Sscan(string(text), &kilobytes)
+	return kilobytes << 10
 }
 
 // kill ends the charm's process as the kernel does when memory runs out.

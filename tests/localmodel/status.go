@@ -180,6 +180,10 @@ func (s Status) String() string {
 		row(s.Model, "localmodel", "localmodel", AgentVersion, time.Now().Format("15:04:05Z07:00"))
 	})
 	out.WriteString("\n")
+	if len(s.Apps) == 0 {
+		fmt.Fprintf(&out, "Model %q is empty.\n", s.Model)
+		return out.String()
+	}
 	table(func(row func(...string)) {
 		row("App", "Version", "Status", "Scale", "Charm", "Channel", "Rev", "Address", "Exposed", "Message")
 		for _, a := range s.Apps {

@@ -38,6 +38,9 @@ func (m *Model) DeployStub(name, endpoint, iface string) (*Stub, error) {
 	})
 }
 
+// Name is the application's name.
+func (s *Stub) Name() string { return s.app.name }
+
 // Ask changes keys of the stub's databag, in the relations that it has and in
 // those that it will have; an empty value removes one.
 func (s *Stub) Ask(changes map[string]string) error {

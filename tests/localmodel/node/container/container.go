@@ -92,7 +92,19 @@ func (s Spec) mountRoot() error {
 	if s.Image == "" {
 		return mount("tmpfs", s.Root, "tmpfs", 0, "mode=0755")
 	}
-	upper, work := filepath.Join(s.Scratch, "upper"), filepath.Join(s.Scratch, "work")
+	err := s.mountOverlay(s.Scratch)
+	if errors.Is(err, syscall.EINVAL) {
+		// The scratch directory is itself on an overlay, as in a Docker container,
+		// where changes of another cannot be kept: they go into memory.
+		memory := filepath.Join(s.Scratch, "memory")
+		err = errors.Join(mount("tmpfs", memory, "tmpfs", 0, "mode=0755"), s.mountOverlay(memory))
+	}
+	return err
+}
+
+// mountOverlay mounts the image, with changes kept in a directory.
+func (s Spec) mountOverlay(scratch string) error {
+	upper, work := filepath.Join(scratch, "upper"), filepath.Join(scratch, "work")
 	for _, dir := range []string{upper, work} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
