@@ -321,6 +321,19 @@ type SetVersion struct{ Version string }
 // String implements state.Step.
 func (s SetVersion) String() string { return "set the workload version to " + s.Version }
 
+// Announce tells the other units how this member is.
+type Announce struct {
+	Peer int
+	Text string
+}
+
+// String implements state.Step.
+func (a Announce) String() string { return "announce: " + a.Text }
+
+// announceKey is the key of the announcement in the unit's databag, and of what
+// was announced last in the unit's state.
+const announceKey = "member"
+
 // versionKey remembers the version that was set: Juju has no tool to read it.
 const versionKey = "workload-version"
 
@@ -343,6 +356,9 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 		if !slices.Contains(obs.Ports, port) {
 			steps = append(steps, OpenPort{port})
 		}
+	}
+	if related && want.Announce != "" && obs.Memory[announceKey] != want.Announce {
+		steps = append(steps, Announce{peer.ID, want.Announce})
 	}
 	if want.Version != "" && obs.Memory[versionKey] != want.Version {
 		steps = append(steps, SetVersion{want.Version})
@@ -445,7 +461,15 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		s.facts.Ports = append(s.facts.Ports, step.Port)
 		return nil
 	case SetVersion:
-		return s.setVersion(ctx, step)
+		if err := s.tools.VersionSet(ctx, step.Version); err != nil {
+			return err
+		}
+		return s.remember(ctx, versionKey, step.Version)
+	case Announce:
+		if err := s.tools.RelationSetUnit(ctx, step.Peer, map[string]string{announceKey: step.Text}); err != nil {
+			return err
+		}
+		return s.remember(ctx, announceKey, step.Text)
 	}
 	return fmt.Errorf("cannot apply %T to juju", step)
 }
@@ -515,15 +539,13 @@ func (s *System) setDatabag(ctx context.Context, step SetDatabag) error {
 	return nil
 }
 
-func (s *System) setVersion(ctx context.Context, step SetVersion) error {
-	if err := s.tools.VersionSet(ctx, step.Version); err != nil {
+// remember keeps a fact that Juju has no tool to read back, or only a slow one.
+// It is committed together with what it tells of.
+func (s *System) remember(ctx context.Context, key, value string) error {
+	if err := s.tools.StateSet(ctx, map[string]string{key: value}); err != nil {
 		return err
 	}
-	memory := map[string]string{versionKey: step.Version}
-	if err := s.tools.StateSet(ctx, memory); err != nil {
-		return err
-	}
-	s.facts.Memory = state.With(s.facts.Memory, memory)
+	s.facts.Memory = state.With(s.facts.Memory, map[string]string{key: value})
 	return nil
 }
 

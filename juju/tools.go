@@ -174,11 +174,20 @@ func (t Tools) Dying(ctx context.Context, unit string) (bool, error) {
 // RelationSet changes keys of the application's databag; an empty value removes
 // a key.
 func (t Tools) RelationSet(ctx context.Context, id int, content map[string]string) error {
+	return t.relationSet(ctx, content, "-r", strconv.Itoa(id), "--app", "--file", "-")
+}
+
+// RelationSetUnit changes keys of the unit's databag in the same way.
+func (t Tools) RelationSetUnit(ctx context.Context, id int, content map[string]string) error {
+	return t.relationSet(ctx, content, "-r", strconv.Itoa(id), "--file", "-")
+}
+
+func (t Tools) relationSet(ctx context.Context, content map[string]string, args ...string) error {
 	stdin, err := json.Marshal(content)
 	if err != nil {
 		return fmt.Errorf("cannot encode a databag: %w", err)
 	}
-	_, err = t.Run(ctx, "relation-set", []string{"-r", strconv.Itoa(id), "--app", "--file", "-"}, stdin)
+	_, err = t.Run(ctx, "relation-set", args, stdin)
 	return err
 }
 

@@ -20,6 +20,7 @@ func (Model) Desire(obs state.Observed, want *state.Desired) {
 	if !ok {
 		return
 	}
+	want.Announce = announcement(obs, cluster)
 	peer, related := obs.Relations.Peer()
 	if _, hasPrimary := cluster.Primary(); related && hasPrimary {
 		// Wakes the other units, which wait for the cluster; upstream's key.
@@ -27,4 +28,19 @@ func (Model) Desire(obs state.Observed, want *state.Desired) {
 			Relation: peer.ID, Content: map[string]string{"cluster_initialised": "True"},
 		})
 	}
+}
+
+// announcement is how this member is and where: when it changes, the leader has
+// endpoints to rewrite.
+func announcement(obs state.Observed, cluster state.Cluster) string {
+	me, known := cluster.Member(obs.Unit.Pod())
+	kube, connected := obs.Kube.Get()
+	if !known || !connected {
+		return ""
+	}
+	pod, ok := kube.Pod(me.Name)
+	if !ok || pod.IP == "" {
+		return ""
+	}
+	return me.Role + " " + me.State + " " + pod.IP
 }

@@ -31,8 +31,10 @@ type Desired struct {
 	Clients  map[int]Client // the record of client relations; nil is no wish
 	Databags []Databag
 	Ports    []int
-	Version  string            // of the workload
-	Memory   map[string]string // see Observed.Memory
+	Version  string // of the workload
+	// Announce is what the other units should be woken for when it changes: how
+	// this member is. "" is no wish.
+	Announce string
 
 	// Again asks for another dispatch as soon as Juju has committed this one.
 	Again bool

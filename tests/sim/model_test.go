@@ -168,6 +168,10 @@ func (m *model) byLabel(label string) *secret {
 func (h *hook) change(tool string, args []string, stdin []byte, flag func(string) string, fail func(string) ([]byte, error)) ([]byte, error) {
 	m, unit := h.model, &h.model.Units[h.unit]
 	secretID := func(uri string) string { return uri[max(strings.LastIndex(uri, "/"), strings.LastIndex(uri, ":"))+1:] }
+	ours := tool == "relation-set" && !slices.Contains(args, "--app") // the unit's own databag
+	if ours {
+		return nil, nil // nobody reads it: it only wakes the others
+	}
 	needLeader := slices.Contains([]string{"relation-set", "secret-add", "secret-set", "secret-grant", "secret-remove"}, tool)
 	if needLeader && m.Leader != h.unit {
 		return fail("this unit is not the leader")
@@ -177,7 +181,7 @@ func (h *hook) change(tool string, args []string, stdin []byte, flag func(string
 		unit.Status, unit.Message = args[0], args[len(args)-1]
 	case "application-version-set":
 	case "state-set":
-		return nil, json.Unmarshal(stdin, &unit.Memory)
+		return nil, json.Unmarshal(stdin, &unit.Memory) // adds to what is there
 	case "open-port":
 		unit.Ports = append(unit.Ports, args[0])
 	case "relation-set":
