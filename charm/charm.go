@@ -29,6 +29,14 @@ type System interface {
 	Apply(ctx context.Context, step state.Step) error
 }
 
+// Independent is a system whose steps do not depend on each other: when one
+// fails, the others are made all the same. So one application's trouble in the
+// database does not become everybody's.
+type Independent interface {
+	System
+	Independent()
+}
+
 // A Model is the system that Juju is: it also shows the unit's status and what an
 // action came to.
 type Model interface {
@@ -204,15 +212,22 @@ func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desire
 	return did, failed, nil
 }
 
-// applyAll makes the steps of one system, up to the first that fails.
+// applyAll makes the steps of one system, up to the first that fails when the
+// others may depend on it.
 func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did *done) error {
+	_, independent := s.(Independent)
+	var failed error
 	for _, step := range steps {
 		_, look := step.(state.Look)
 		if !look {
 			c.Log.InfoContext(ctx, step.String(), "system", s.Name())
 		}
 		if err := s.Apply(ctx, step); err != nil {
-			return err
+			failed = errors.Join(failed, err)
+			if !independent {
+				return failed
+			}
+			continue
 		}
 		if slow, ok := step.(state.Slow); ok {
 			did.settles = max(did.settles, slow.Settles())
@@ -223,5 +238,5 @@ func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did 
 			did.steps++
 		}
 	}
-	return nil
+	return failed
 }

@@ -60,7 +60,7 @@ func (a AdmitUser) sql() (database, text string) {
 	if a.User.Act {
 		act = fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET role = %s;", user, quote(db.Name), literal(db.Owner))
 	}
-	return db.Name, adoptSQL(db.Owner) + fmt.Sprintf(`
+	return db.Name, fmt.Sprintf(`
 GRANT %[1]s TO %[2]s;
 %[3]s
 GRANT ALL ON DATABASE %[4]s TO %[2]s;`, quote(db.Owner), user, act, quote(db.Name))
@@ -95,12 +95,16 @@ func DiffDatabases(have map[string]state.CatalogDatabase, want []state.Database)
 // owns the system catalogs, too; and it would take a user's own databases along.
 // Members of extensions stay as they are; sequences of a column, and row types,
 // follow their table.
+//
+// Each change holds locks until the next commit, and a server has room for some
+// thousands, so it must run as a statement of its own, which may commit.
 func adoptSQL(owner string) string {
 	return fmt.Sprintf(`
 DO $$
 DECLARE
   target CONSTANT name := %s;
   statement text;
+  done int := 0;
 BEGIN
   FOR statement IN
     WITH former AS (
@@ -140,6 +144,10 @@ BEGIN
     WHERE l.lomowner IN (SELECT oid FROM former)
   LOOP
     EXECUTE statement;
+    done := done + 1;
+    IF done %% 200 = 0 THEN
+      COMMIT;
+    END IF;
   END LOOP;
 END $$;`, literal(owner))
 }
@@ -213,6 +221,11 @@ func (s *System) dropRole(ctx context.Context, role string) error {
 		c, err := s.conn(ctx, database)
 		if err != nil {
 			return err
+		}
+		if heirs[database] == database { // most of it, with commits between
+			if err := c.Run(ctx, adoptSQL(database)); err != nil {
+				return err
+			}
 		}
 		err = c.Run(ctx, superusersSQL(role)+fmt.Sprintf("REASSIGN OWNED BY %[1]s TO %[2]s; DROP OWNED BY %[1]s", quote(role), quote(heirs[database])))
 		if err != nil {

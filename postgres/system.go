@@ -86,6 +86,9 @@ func New(connect Connector) *System { return &System{connect: connect, conns: ma
 // Name implements charm.System.
 func (s *System) Name() string { return "postgres" }
 
+// Independent implements charm.Independent.
+func (s *System) Independent() {}
+
 // Observe implements charm.System; it reads the cluster and secrets of obs.
 func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	server, err := primary(*obs)
@@ -150,7 +153,7 @@ const rolesSQL = `
 SELECT r.rolname, r.rolcanlogin, r.rolsuper, r.rolcreatedb, r.rolcreaterole, coalesce(r.rolpassword, ''),
        array(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_authid g ON g.oid = m.roleid
              WHERE m.member = r.oid ORDER BY 1)
-FROM pg_authid r WHERE NOT starts_with(r.rolname, 'pg_')`
+FROM pg_authid r`
 
 func (s *System) read(ctx context.Context) (state.Catalog, error) {
 	c, err := s.conn(ctx, "postgres")
@@ -173,7 +176,11 @@ func (s *System) read(ctx context.Context) (state.Catalog, error) {
 	}
 	db := state.Catalog{Roles: make(map[string]state.Role, len(roles))}
 	for _, r := range roles {
-		db.Roles[r.Name] = r
+		if strings.HasPrefix(r.Name, "pg_") {
+			db.Predefined = append(db.Predefined, r.Name)
+		} else {
+			db.Roles[r.Name] = r
+		}
 	}
 	if db.Databases, err = readDatabases(ctx, c); err != nil {
 		return state.Catalog{}, err
@@ -209,6 +216,12 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 			return err
 		}
 		return s.run(ctx, step, "postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD %s", quote(step.Role), literal(verifier)))
+	case AdmitUser:
+		if err := s.run(ctx, step, step.Database.Name, adoptSQL(step.Database.Owner)); err != nil {
+			return err
+		}
+		database, text := step.sql()
+		return s.run(ctx, step, database, text)
 	case statement:
 		database, text := step.sql()
 		return s.run(ctx, step, database, text)

@@ -259,9 +259,11 @@ func (c Cluster) Replicas() []Member {
 
 // Catalog is what the primary's system catalogs say; only the leader looks.
 type Catalog struct {
-	Version   string                     // 17.5
-	Roles     map[string]Role            // every role that is not PostgreSQL's own
-	Databases map[string]CatalogDatabase // by name
+	Version string          // 17.5
+	Roles   map[string]Role // every role that is not PostgreSQL's own
+	// Predefined are PostgreSQL's own roles; each major version has more of them.
+	Predefined []string
+	Databases  map[string]CatalogDatabase // by name
 }
 
 // CatalogDatabase is a database as it is.

@@ -82,7 +82,7 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 		client.Problem = requests.Refused
 		return client
 	}
-	if len(requests.List) == 0 {
+	if len(requests.List) == 0 && (!requests.V1 || relation.LocalApp["requests"] == "") {
 		return client
 	}
 	e, known := published.Get()
@@ -92,6 +92,9 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 		return client
 	}
 	client.Digest = digest(e)
+	if requests.V1 {
+		withdraw(want, catalog, relation.ID, requests.List)
+	}
 	reply := reply{relation: relation, requests: requests, endpoints: e, responses: []map[string]string{}} // a JSON list, never null
 	if settled(obs.Clients[relation.ID], catalog, &reply) {
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
@@ -99,8 +102,12 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 	}
 	for _, request := range requests.List {
 		refused := request.Refused
-		if refused == "" && request.Unsupported == "" && taken(catalog, request.Database) {
+		switch {
+		case refused != "" || request.Unsupported != "":
+		case taken(catalog, request.Database):
 			refused = state.MessageInvalidDatabase
+		case !offered(catalog, request.Roles):
+			refused = state.MessageInvalidRoles
 		}
 		if refused != "" || request.Unsupported != "" {
 			client.Problem = cmp.Or(client.Problem, refused)
@@ -149,11 +156,38 @@ func taken(catalog state.Catalog, name string) bool {
 	return exists && db.Owner != "operator" || isRole && (role.Login || role.Superuser)
 }
 
+// withdraw wishes away the users of requests that a relation no longer has.
+func withdraw(want *state.Desired, catalog state.Catalog, relation int, requests []Request) {
+	for _, name := range slices.Sorted(maps.Keys(catalog.Roles)) {
+		match := userOf.FindStringSubmatch(name)
+		if match == nil || match[1] != strconv.Itoa(relation) || !slices.Contains(catalog.Roles[name].MemberOf, state.RelationAccess) {
+			continue
+		}
+		if !slices.ContainsFunc(requests, func(r Request) bool { return userName(relation, r.ID) == name }) {
+			want.Roles = append(want.Roles, state.Role{Name: name, Absent: true})
+		}
+	}
+}
+
+// offered tells whether this server has the roles of PostgreSQL's own.
+func offered(catalog state.Catalog, roles []string) bool {
+	for _, role := range roles {
+		if slices.Contains(grantable, role) && !slices.Contains(catalog.Predefined, role) {
+			return false
+		}
+	}
+	return true
+}
+
 // provide wishes the role, the database and the secrets of one request. It tells
 // whether all of it was seen to be there, so that it may be published.
 func provide(obs state.Observed, want *state.Desired, catalog state.Catalog, reply *reply, request Request) (served bool, secrets []string) {
 	user := userName(reply.relation.ID, request.ID)
-	label := secretLabel(reply.relation.ID, request.ID, "user")
+	group := "user"
+	if !reply.requests.V1 && !slices.Contains(request.Secret, "password") {
+		group = "draft" // it goes to the databag, and to no secret
+	}
+	label := secretLabel(reply.relation.ID, request.ID, group)
 	secret, read := obs.Secrets[label]
 	password := secret.Content["password"]
 	if plain := reply.relation.LocalApp["password"]; plain != "" {
@@ -195,7 +229,9 @@ func wishes(user string, password state.Redacted, request Request) (state.Role, 
 	role := state.Role{
 		Name: user, Login: true, Password: password,
 		Superuser: has("superuser"), CreateDB: has("createdb") || has(state.Admin), CreateRole: has("createrole"),
-		MemberOf: []string{state.RelationAccess},
+		// pg_hba.conf lets in who is of the owner role: users that an earlier release
+		// made have their privileges already, and are not admitted once more.
+		MemberOf: []string{state.RelationAccess, request.Database},
 	}
 	for _, r := range request.Roles {
 		if r == state.Admin || slices.Contains(grantable, r) {

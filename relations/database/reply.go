@@ -61,7 +61,7 @@ func (r *reply) fill(request Request, user string, password state.Redacted) map[
 	groups := map[string]map[string]state.Redacted{}
 	for field, value := range fields {
 		switch {
-		case r.requests.V1 || slices.Contains(request.Secret, field) && !r.sticky():
+		case r.requests.V1 || slices.Contains(request.Secret, field) && !r.sticky(request):
 			group := secretGroup[field]
 			if groups[group] == nil {
 				groups[group] = map[string]state.Redacted{}
@@ -74,9 +74,13 @@ func (r *reply) fill(request Request, user string, password state.Redacted) map[
 	return groups
 }
 
-// sticky tells whether the relation began in plain text: its library then never
-// looks for secrets.
-func (r *reply) sticky() bool { return r.relation.LocalApp["password"] != "" }
+// sticky tells whether the relation began in plain text, which the request now
+// wants in secrets: its library then never looks for those.
+func (r *reply) sticky(request Request) bool {
+	return slices.ContainsFunc(request.Secret, func(field string) bool {
+		return secretGroup[field] != "" && r.relation.LocalApp[field] != ""
+	})
+}
 
 // secret adds the URI of a secret to the response that was filled last.
 func (r *reply) secret(group, uri string) {

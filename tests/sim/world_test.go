@@ -49,7 +49,7 @@ func newWorld(units int) *world {
 	w := &world{
 		model: newModel(units), trusted: true, objects: map[string]map[string]any{},
 		members: make([]member, units), labels: make([]map[string]string, units),
-		catalog: state.Catalog{Version: "17.5", Roles: map[string]state.Role{}, Databases: map[string]state.CatalogDatabase{}},
+		catalog: state.Catalog{Version: "17.5", Predefined: []string{"pg_monitor", "pg_read_all_data", "pg_write_all_data"}, Roles: map[string]state.Role{}, Databases: map[string]state.CatalogDatabase{}},
 	}
 	for range units {
 		c := pebbletest.New()
