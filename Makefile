@@ -25,8 +25,16 @@ lint: ## formatting, vet, staticcheck
 	go vet ./...
 	go run $(STATICCHECK) ./...
 
-unit: ## the tests that need no cluster and no image
+unit: server ## the tests that need no cluster and no image
 	go test -race ./...
+
+# The SQL is tried on a real server; no cluster of Debian's is made for it.
+.PHONY: server
+server:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
+	  test -e /etc/postgresql-common/createcluster.conf || { mkdir -p /etc/postgresql-common && \
+	    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql; }
 
 test: lint unit charm client ## everything that this machine can show without a cluster
 
