@@ -92,13 +92,13 @@ func union[A, B any](a map[string]A, b map[string]B) []string {
 
 // liveOnce is record.sh in the local model.
 func liveOnce(t *testing.T) life {
-	w := newWorld(t, func(o *localmodel.Options) { o.Timing.PebblePoll = 5 * time.Second })
+	w := newWorld(t, nil)
 	deploy := func(name string) {
 		w.must(w.Deploy(localmodel.Deployment{Charm: recorder, Name: name, Images: map[string]string{"image": image}}))
 	}
 	settled := func(app string, units int) {
 		w.settleApp(app, units)
-		time.Sleep(6 * time.Second) // a pebble-ready may be to come
+		time.Sleep(2 * time.Second) // a pebble-ready may be to come
 		w.settleApp(app, units)
 	}
 	deploy("recorder")

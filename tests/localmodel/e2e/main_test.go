@@ -54,6 +54,9 @@ func prepare() error {
 				return fmt.Errorf("cannot test the charm: %w; run %s", err, make)
 			}
 		}
+		if err := node.Lock(dir); err != nil {
+			return fmt.Errorf("cannot test the charm: %w; set LOCALMODEL_DIR for another", err)
+		}
 		if err := os.RemoveAll(filepath.Join(dir, "m")); err != nil {
 			return err
 		}

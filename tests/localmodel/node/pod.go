@@ -179,10 +179,19 @@ func (p *Pod) Start(c *Container, cmd *exec.Cmd) error {
 			defer space.Close()
 			spaces = append(spaces, space)
 		}
+		root, err := os.Open(fmt.Sprintf("/proc/%d/root", c.PID))
+		if err != nil {
+			return fmt.Errorf("cannot enter container %s: %w", c.Name, err)
+		}
+		defer root.Close()
 		if err := syscall.Unshare(syscall.CLONE_FS); err != nil {
 			return err
 		}
 		if err := enter(spaces...); err != nil {
+			return fmt.Errorf("cannot enter container %s: %w", c.Name, err)
+		}
+		// In a chroot, the root of a mount namespace is not that of its processes.
+		if err := errors.Join(root.Chdir(), syscall.Chroot(".")); err != nil {
 			return fmt.Errorf("cannot enter container %s: %w", c.Name, err)
 		}
 		return cmd.Start()

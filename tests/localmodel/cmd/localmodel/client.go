@@ -362,8 +362,8 @@ func ssh(c client, a arguments) error {
 	if len(words) == 0 {
 		words = []string{"/bin/bash"}
 	}
-	args := []string{nsenter, "-t", strconv.Itoa(daemon), "-m", "-p", "--",
-		nsenter, "-t", strconv.Itoa(answer.PID), "-m", "-p", "-n", "-u", "-i", "--"}
+	args := []string{nsenter, "-t", strconv.Itoa(daemon), "-m", "-p", "-r", "--",
+		nsenter, "-t", strconv.Itoa(answer.PID), "-m", "-p", "-n", "-u", "-i", "-r", "--"}
 	return syscall.Exec(nsenter, append(args, words...), append(answer.Env, "TERM="+os.Getenv("TERM")))
 }
 
