@@ -99,7 +99,7 @@ type Outcome struct {
 // that Juju must discard what was written and run the hook again.
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
-	start, settled := c.Now(), c.Now()
+	start, settled, published := c.Now(), c.Now(), false
 	for {
 		out.Passes++
 		obs, err := c.observe(ctx, &out)
@@ -113,7 +113,7 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		}
 		want := Desire(c.Handlers, obs)
 		did, failed, err := c.apply(ctx, obs, want)
-		out.Steps += did.steps
+		out.Steps, published = out.Steps+did.steps, published || did.published
 		if err != nil {
 			return out, err
 		}
@@ -130,12 +130,17 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 			settled = c.Now().Add(did.settles)
 		}
 		soon := want.Soon() || c.Now().Before(settled)
-		if !soon || out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil {
-			if want.Again {
-				if err := c.Wake(ctx); err != nil {
-					c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
-				}
+		over := out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
+		// What was published reaches others only when the hook ends: better to come
+		// back than to wait here.
+		if want.Again || soon && !over && published {
+			err := c.Wake(ctx)
+			if err == nil {
+				return out, nil
 			}
+			c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
+		}
+		if !soon || over {
 			return out, nil
 		}
 		c.Sleep(ctx, poll)
@@ -195,6 +200,7 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 type done struct {
 	steps, looks int
 	settles      time.Duration // the slowest step's
+	published    bool          // a step of the model, which Juju has yet to commit
 }
 
 // apply returns what was done, and the first failure of a system other than the
@@ -206,7 +212,10 @@ func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desire
 			failed = errors.Join(failed, err)
 		}
 	}
-	if err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did); err != nil {
+	before := did.steps
+	err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did)
+	did.published = did.steps > before
+	if err != nil {
 		return did, failed, fmt.Errorf("cannot publish: %w", err)
 	}
 	return did, failed, nil

@@ -30,12 +30,12 @@ func (Model) Desire(obs state.Observed, want *state.Desired) {
 	}
 }
 
-// announcement is how this member is and where: when it changes, the leader has
-// endpoints to rewrite.
+// announcement is how this member is and where, while it runs: when that changes,
+// the leader has endpoints to rewrite.
 func announcement(obs state.Observed, cluster state.Cluster) string {
 	me, known := cluster.Member(obs.Unit.Pod())
 	kube, connected := obs.Kube.Get()
-	if !known || !connected {
+	if !known || !connected || !me.Running() {
 		return ""
 	}
 	pod, ok := kube.Pod(me.Name)
