@@ -4,8 +4,9 @@
 ARCH ?= amd64
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
+ROOTFS = /var/lib/postgresql-k8s-localmodel/image
 
-.PHONY: help charm client image lint unit test integration demo fuzz bench fmt clean
+.PHONY: help charm client image lint unit model test integration demo fuzz bench fmt clean
 
 help: ## list the commands
 	@awk -F ': .*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +23,8 @@ image: ## build the workload image, dist/postgresql-image.tar
 lint: ## formatting, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "run make fmt for: $$unformatted"; exit 1; fi
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	go vet ./... && go vet -tags integration,localmodel ./tests/...
+	go run $(STATICCHECK) -tags integration,localmodel ./...
 
 unit: server ## the tests that need no cluster and no image
 	go test -race ./...
@@ -36,7 +37,24 @@ server:
 	    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; }; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql; }
 
-test: lint unit charm client ## everything that this machine can show without a cluster
+test: lint unit model ## everything that this machine can show without a cluster
+
+model: charm client rootfs ## the packed charm in the local model: real Pebble, Patroni and PostgreSQL
+	go test -tags localmodel -count=1 -timeout 20m ./tests/localmodel/e2e
+
+.PHONY: rootfs
+rootfs:
+	image/build.sh --rootfs $(ROOTFS)
+
+demo: ## see the charm at work on this machine; KEEP=1 leaves it up
+	go run ./tests/demo
+
+bench: charm client rootfs ## figures: what a hook costs with up to 200 clients
+	go test -tags localmodel -count=1 -timeout 30m -v ./tests/bench
+
+fuzz: ## fuzz what reads strangers' databags, each for FUZZTIME
+	for target in FuzzParse FuzzReply; do \
+	  go test ./relations/database -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; done
 
 integration: charm client ## drive the current Juju controller; IMAGE names the workload image in its cluster
 	go test ./tests/integration -tags integration -count=1 -timeout 40m -v

@@ -85,7 +85,7 @@ func newWorld(t *testing.T, adjust func(*localmodel.Options)) *world {
 		Dir:  filepath.Join(node.Dir, "m"),
 		Pods: w.cluster,
 		Timing: localmodel.Timing{
-			RetryMin: 500 * time.Millisecond, RetryMax: time.Second, PebblePoll: time.Second,
+			RetryMin: 200 * time.Millisecond, RetryMax: 500 * time.Millisecond, PebblePoll: time.Second,
 			UpdateStatus: time.Minute, Probe: 2 * time.Second, Lease: 5 * time.Second,
 		},
 	}
