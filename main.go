@@ -11,7 +11,6 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"charmhub.io/postgresql-k8s/actions"
@@ -100,11 +99,18 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	}
 	start := time.Now()
 	out, err := c.Dispatch(ctx)
-	var usage syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // zero figures when it fails
 	log.Debug("dispatched", "event", env.Event.Name, "passes", out.Passes, "steps", out.Steps,
-		"took", time.Since(start), "rss_kib", usage.Maxrss, "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
+		"took", time.Since(start), "peak_rss", peakMemory(), "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
 	return err
+}
+
+// peakMemory is the most memory that the process had, as proc(5) has it; the
+// figure of getrusage(2) would be that of the agent which started us.
+func peakMemory() string {
+	status, _ := os.ReadFile("/proc/self/status") // it is only for the log
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	line, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(line)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

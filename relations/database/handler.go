@@ -33,6 +33,12 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 		want.Clients = map[int]state.Client{}
 	}
 	published := obs.Published()
+	read := 0
+	for _, relation := range obs.Relations[state.DatabaseEndpoint] {
+		if relation.Read {
+			read++
+		}
+	}
 	for _, relation := range obs.Relations[state.DatabaseEndpoint] {
 		client := obs.Clients[relation.ID]
 		switch {
@@ -41,8 +47,11 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 			if client.App != "" {
 				want.Clients[relation.ID] = client
 			}
-		case outdated(client, published):
+		case outdated(client, published) && read < atOnce:
 			want.Look = append(want.Look, relation.ID)
+			read++
+		case outdated(client, published):
+			want.Again = true
 		}
 		if client.Problem != "" {
 			want.Problem(state.Problem{Severity: state.Blocked, Message: client.Problem})
@@ -50,6 +59,10 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 	}
 	forget(obs, want)
 }
+
+// atOnce is how many relations are rewritten in one dispatch: each takes some
+// calls of Juju, and what was written reaches the clients when the hook ends.
+const atOnce = 50
 
 // pending is the digest of a relation that has not got all of its reply.
 const pending = "pending"
@@ -95,23 +108,18 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 	if requests.V1 {
 		withdraw(want, catalog, relation.ID, requests.List)
 	}
+	for i, request := range requests.List {
+		requests.List[i].Refused = refusal(catalog, request)
+		client.Problem = cmp.Or(client.Problem, requests.List[i].Refused)
+	}
 	reply := reply{relation: relation, requests: requests, endpoints: e, responses: []map[string]string{}} // a JSON list, never null
 	if settled(obs.Clients[relation.ID], catalog, &reply) {
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
 		return client
 	}
 	for _, request := range requests.List {
-		refused := request.Refused
-		switch {
-		case refused != "" || request.Unsupported != "":
-		case taken(catalog, request.Database):
-			refused = state.MessageInvalidDatabase
-		case !offered(catalog, request.Roles):
-			refused = state.MessageInvalidRoles
-		}
-		if refused != "" || request.Unsupported != "" {
-			client.Problem = cmp.Or(client.Problem, refused)
-			reply.refuse(request, cmp.Or(refused, request.Unsupported))
+		if !request.served() {
+			reply.refuse(request, cmp.Or(request.Refused, request.Unsupported))
 			continue
 		}
 		served, secrets := provide(obs, want, catalog, &reply, request)
@@ -138,8 +146,8 @@ func settled(client state.Client, catalog state.Catalog, reply *reply) bool {
 		return false
 	}
 	for _, request := range reply.requests.List {
-		if request.Refused != "" || request.Unsupported != "" {
-			return false
+		if !request.served() {
+			continue // its status went out with the replies to the others
 		}
 		role, database := wishes(userName(reply.relation.ID, request.ID), "", request)
 		if !provided(catalog, role, database) {
@@ -147,6 +155,19 @@ func settled(client state.Client, catalog state.Catalog, reply *reply) bool {
 		}
 	}
 	return true
+}
+
+// refusal is why a request cannot be served, as far as the catalog tells.
+func refusal(catalog state.Catalog, request Request) string {
+	switch {
+	case !request.served():
+		return request.Refused
+	case taken(catalog, request.Database):
+		return state.MessageInvalidDatabase
+	case !offered(catalog, request.Roles):
+		return state.MessageInvalidRoles
+	}
+	return ""
 }
 
 // taken tells whether somebody who is no relation has the name already.

@@ -27,6 +27,9 @@ type Request struct {
 	Raw         map[string]any // version 1: the request itself, without nulls
 }
 
+// served tells whether nothing speaks against the request.
+func (r Request) served() bool { return r.Refused == "" && r.Unsupported == "" }
+
 // Requests are those of one relation.
 type Requests struct {
 	V1   bool
@@ -40,13 +43,18 @@ const (
 	maxRequests = 100
 	maxName     = 63 // bytes: NAMEDATALEN - 1
 	maxField    = 64 << 10
+	maxFields   = 256 << 10 // together: we hold them several times, and write them back
 )
 
 // Parse reads the other application's databag. It accepts anything: what makes
 // no sense is refused, and what asks for nothing is an empty list.
 func Parse(remote map[string]string) Requests {
+	total := 0
 	for key, value := range remote {
-		if key != "data" && key != "requests" && len(value) > maxField {
+		if key == "data" || key == "requests" {
+			continue
+		}
+		if total += len(key) + len(value); len(value) > maxField || total > maxFields {
 			return Requests{Refused: state.MessageInvalidRequest}
 		}
 	}

@@ -116,7 +116,8 @@ var hostile = []struct {
 	{name: "megabyte of roles", ask: with(v0("a"), "extra-user-roles", strings.Repeat("admin,", 1<<18)), blocked: badRequest},
 	{name: "megabyte of something else", ask: with(v0("a"), "alias", strings.Repeat("a", 1<<20)), blocked: badRequest},
 	{name: "megabyte of data", ask: with(v0("of-data"), "data", strings.Repeat("a", 1<<20)), served: "of-data"},
-	{name: "1000 keys", ask: thousandKeys("of-keys"), served: "of-keys"},
+	{name: "1000 keys", ask: thousandKeys("of-keys", `"'; DROP ROLE backup; --`), served: "of-keys"},
+	{name: "megabytes in 1000 keys", ask: thousandKeys("of-keys", strings.Repeat(`"`, 10_000)), blocked: badRequest},
 
 	{name: "entity user", ask: with(v0("a"), "entity-type", "USER"), status: true},
 	{name: "entity group", ask: with(v0("a"), "entity-type", "GROUP", "extra-group-roles", "operator"), status: true},
@@ -150,10 +151,10 @@ var hostile = []struct {
 	{name: "upper case roles", ask: with(v0("a-role"), "extra-user-roles", "CREATEDB,Admin"), served: "a-role"},
 }
 
-func thousandKeys(database string) map[string]string {
+func thousandKeys(database, value string) map[string]string {
 	ask := v0(database)
 	for i := range 1000 {
-		ask[fmt.Sprint("key-", i)] = `"'; DROP ROLE backup; --`
+		ask[fmt.Sprint("key-", i)] = value
 	}
 	return ask
 }
