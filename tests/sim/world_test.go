@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,7 @@ const app = "db"
 
 // world is everything that the charm can see.
 type world struct {
+	mu         sync.Mutex // of the members: Patroni is asked several things at a time
 	model      *model
 	trusted    bool
 	containers []*pebbletest.Container
@@ -103,6 +105,8 @@ func tag(file string) string {
 // patroni is the API of a unit's member.
 func (w *world) patroni(unit int) patroni.API {
 	return func(_ context.Context, method, path string, body []byte, password state.Redacted) (int, []byte, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if !w.runs(unit) {
 			w.members[unit].loaded = ""
 			return 0, nil, errors.New("connection refused")
