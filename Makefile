@@ -4,6 +4,7 @@
 ARCH ?= amd64
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
+N ?= 1
 ROOTFS = /var/lib/postgresql-k8s-localmodel/image
 
 .PHONY: help charm client image lint unit model test integration demo fuzz bench fmt clean
@@ -46,8 +47,10 @@ model: charm client rootfs ## the packed charm in the local model: real Pebble, 
 rootfs:
 	image/build.sh --rootfs $(ROOTFS)
 
-demo: ## see the charm at work on this machine; KEEP=1 leaves it up
-	go run ./tests/demo
+demo: ## see the charm at work on this machine; N=3 for three units, KEEP=1 leaves it up
+	@echo "building the demo (the first time takes half a minute)"
+	@go build -buildvcs=false -o dist/demo ./tests/demo
+	@exec dist/demo -n $(N)
 
 bench: charm client rootfs ## figures: what a hook costs with up to 200 clients
 	go test -tags localmodel -count=1 -timeout 30m -v ./tests/bench
