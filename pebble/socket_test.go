@@ -321,12 +321,9 @@ func applyAll(t *testing.T, system *pebble.System, want state.Desired) []state.S
 // test ends, and returns its socket.
 func startDaemon(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short leaves out the tests against the real Pebble")
-	}
 	program, err := buildDaemon()
 	if err != nil {
-		t.Fatalf("These tests run the real Pebble, and it cannot be built: make its modules available, or leave them out with go test -short (%v).", err)
+		t.Fatalf("These tests run the real Pebble, and it cannot be built: make its modules available (%v).", err)
 	}
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "pebble.socket")
