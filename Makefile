@@ -27,16 +27,22 @@ lint: ## formatting, vet, staticcheck
 	go vet ./... && go vet -tags integration,localmodel ./tests/...
 	go run $(STATICCHECK) -tags integration,localmodel ./...
 
-unit: server ## the tests that need no cluster and no image
-	go test -race ./...
+unit: server compiler ## the tests that need no cluster and no image
+	CGO_ENABLED=1 go test -race ./...
+
+install = apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends
 
 # The SQL is tried on a real server; no cluster of Debian's is made for it.
-.PHONY: server
+.PHONY: server compiler
 server:
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
 	  test -e /etc/postgresql-common/createcluster.conf || { mkdir -p /etc/postgresql-common && \
 	    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; }; \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql; }
+	  $(install) postgresql; }
+
+# Go's race detector is linked by a C compiler.
+compiler:
+	@command -v "$$(go env CC)" >/dev/null || { $(install) gcc libc6-dev; }
 
 test: lint unit model ## everything that this machine can show without a cluster
 
