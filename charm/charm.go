@@ -55,7 +55,7 @@ type Handler interface {
 // then what renders the wishes of the others.
 func Handlers() []Handler {
 	return []Handler{
-		core.Secrets{}, core.Objects{}, core.Member{}, core.Restarts{}, core.Users{}, core.Model{},
+		core.Secrets{}, core.Objects{}, core.Member{}, core.Replication{}, core.Succession{}, core.Restarts{}, core.Users{}, core.Model{},
 		database.Handler{},
 		postgres.Handler{}, patroni.Handler{},
 	}

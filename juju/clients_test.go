@@ -87,8 +87,8 @@ func TestClientsAreReadWhenTheyMayHaveChanged(t *testing.T) {
 			if got := m.called("relation-get") - 1; got != test.calls {
 				t.Errorf("relation-get ran %d times, want %d", got, test.calls)
 			}
-			if m.called("goal-state") != 0 || obs.Leaving {
-				t.Error("the goal state was asked for")
+			if obs.Leaving {
+				t.Error("it leaves")
 			}
 		})
 	}
@@ -106,7 +106,7 @@ func TestOnlyTheLeaderReadsClients(t *testing.T) {
 			m := withClients(bothOnRecord)
 			change(m)
 			obs := observe(t, m.dispatchOf(t, "database-relation-changed", 7))
-			if len(obs.Relations["database"]) != 0 || len(obs.Clients) != 0 || m.called("relation-list") != 0 || m.called("goal-state") != 0 {
+			if len(obs.Relations["database"]) != 0 || len(obs.Clients) != 0 || m.called("relation-list") != 0 {
 				t.Errorf("it has %v and %v", obs.Relations, obs.Clients)
 			}
 		})
@@ -166,16 +166,26 @@ func TestTheGoalStateTellsWhoseRelationEnded(t *testing.T) {
 			}
 		})
 	}
-	t.Run("who knows that it leaves does not ask", func(t *testing.T) {
-		t.Parallel()
-		m := withClients(bothOnRecord)
-		delete(m.relations["database"], 7)
-		s := m.dispatchOf(t, "stop", -1)
-		s.env.Leaving = true
-		if obs := observe(t, s); !obs.Leaving || m.called("goal-state") != 0 {
-			t.Errorf("leaving is %t, goal-state ran %d times", obs.Leaving, m.called("goal-state"))
-		}
-	})
+	for _, test := range []struct {
+		name                   string
+		leader, leaving, known bool
+	}{
+		{"the leader looks which units stay", true, false, true},
+		{"who leaves looks, too", false, true, true},
+		{"others do not", false, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := withClients(bothOnRecord)
+			m.leader = test.leader
+			s := m.dispatchOf(t, "config-changed", -1)
+			s.env.Leaving = test.leaving
+			obs := observe(t, s)
+			if _, known := obs.Units.Get(); known != test.known || obs.Leaving != test.leaving {
+				t.Errorf("the units are known: %t, leaving is %t", known, obs.Leaving)
+			}
+		})
+	}
 }
 
 // A relation may go away while we look.

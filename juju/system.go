@@ -55,7 +55,7 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 		s.observed = true
 	}
 	obs.Unit, obs.Event, obs.Leaving = s.env.Unit, s.env.Event, s.env.Leaving
-	obs.Leader = s.facts.Leader
+	obs.Leader, obs.Units = s.facts.Leader, s.facts.Units
 	obs.Config = s.facts.Config
 	obs.Ports = slices.Clone(s.facts.Ports)
 	obs.Memory = maps.Clone(s.facts.Memory)
@@ -74,6 +74,9 @@ func (s *System) read(ctx context.Context) error {
 	}
 	var err error
 	if s.facts.Leader, err = s.tools.IsLeader(ctx); err != nil {
+		return err
+	}
+	if err := s.readUnits(ctx); err != nil {
 		return err
 	}
 	raw, err := s.tools.Config(ctx)
@@ -150,7 +153,6 @@ func (s *System) readClients(ctx context.Context) error {
 			s.facts.Clients = map[int]state.Client{} // not ours: look at all of them
 		}
 	}
-	missing := maps.Clone(s.facts.Clients)
 	for _, endpoint := range state.DatabaseEndpoints {
 		ids, err := s.tools.RelationIDs(ctx, endpoint)
 		if err != nil {
@@ -167,17 +169,26 @@ func (s *System) readClients(ctx context.Context) error {
 				}
 			}
 			s.facts.Relations[endpoint] = append(s.facts.Relations[endpoint], relation)
-			delete(missing, id)
 		}
 	}
-	if len(missing) == 0 || s.env.Leaving {
+	return nil
+}
+
+// readUnits looks which units are to stay. Juju hides relations from a unit that
+// is being removed: they are gone for the unit, not for the application.
+func (s *System) readUnits(ctx context.Context) error {
+	if !s.facts.Leader && !s.env.Leaving {
 		return nil
 	}
-	// A relation is gone for the application, or only for this unit because the
-	// unit is going: Juju hides it either way.
-	dying, err := s.tools.Dying(ctx, s.env.Unit.Name)
-	s.env.Leaving = dying
-	return err
+	units, err := s.tools.Units(ctx)
+	if err != nil {
+		return err
+	}
+	s.facts.Units = state.Value(units)
+	if !slices.Contains(units, s.env.Unit.Name) {
+		s.env.Leaving = true
+	}
+	return nil
 }
 
 func (s *System) readRelation(ctx context.Context, r state.Relation) (state.Relation, error) {

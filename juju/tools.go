@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,13 +164,17 @@ func (t Tools) RelationApp(ctx context.Context, id int) (string, error) {
 	return get[string](ctx, t, "relation-list", "-r", strconv.Itoa(id), "--app")
 }
 
-// Dying tells whether Juju is removing the unit.
-func (t Tools) Dying(ctx context.Context, unit string) (bool, error) {
+// Units returns the names of the application's units that Juju means to keep,
+// sorted.
+func (t Tools) Units(ctx context.Context) ([]string, error) {
 	goal, err := get[struct {
 		Units map[string]struct{ Status string }
 	}](ctx, t, "goal-state")
-	u, ok := goal.Units[unit]
-	return !ok || u.Status == "dying", err
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(goal.Units, func(_ string, u struct{ Status string }) bool { return u.Status == "dying" })
+	return slices.Sorted(maps.Keys(goal.Units)), nil
 }
 
 // RelationSet changes keys of the application's databag; an empty value removes

@@ -86,14 +86,14 @@ type local struct {
 	Role          string
 	ServerVersion int `json:"server_version"`
 	Timeline      int
-	Patroni       struct{ Name string }
+	Patroni       struct{ Name, Version string }
 	Tags          map[string]any
 }
 
 func (l local) facts() state.Local {
 	tag, _ := l.Tags[configTag].(string)
 	return state.Local{
-		Name: l.Patroni.Name, Role: l.Role, State: l.State,
+		Name: l.Patroni.Name, Version: l.Patroni.Version, Role: l.Role, State: l.State,
 		ServerVersion: version(l.ServerVersion), ConfigTag: tag,
 	}
 }

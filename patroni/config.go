@@ -3,6 +3,7 @@ package patroni
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	_ "embed" // the scripts
 	"encoding/hex"
 	"fmt"
 
@@ -95,6 +96,7 @@ type postgreSQL struct {
 	Parameters     map[string]string      `yaml:"parameters"`
 	HBA            []string               `yaml:"pg_hba"`
 	Ident          []string               `yaml:"pg_ident,omitempty"`
+	PrePromote     string                 `yaml:"pre_promote"`
 }
 
 func document(p state.Patroni) file {
@@ -146,6 +148,7 @@ func document(p state.Patroni) file {
 			Parameters: p.Parameters,
 			HBA:        p.HBA,
 			Ident:      p.Ident,
+			PrePromote: "/bin/bash " + state.FenceScript + " " + p.Server.BinDir,
 		},
 	}
 }
@@ -160,17 +163,32 @@ func (Handler) Name() string { return "patroni" }
 func (Handler) Desire(_ state.Observed, want *state.Desired) {
 	p, ok := want.Patroni.Get()
 	if !ok {
+		if synchronous, decided := want.Synchronous.Get(); decided {
+			want.Dynamic = map[string]any{}
+			setSynchronous(want.Dynamic, synchronous)
+		}
 		return
 	}
-	want.Dynamic = Dynamic(want.Shared)
-	p.Parameters, p.HBA, p.Ident, p.Dynamic = want.Parameters, want.HBA, want.Ident, want.Dynamic
+	want.Dynamic = Dynamic(want.Shared, want.Synchronous)
+	p.Parameters, p.HBA, p.Ident = want.Parameters, want.HBA, want.Ident
+	// What only the first member of all reads, when it makes the cluster: the same
+	// whatever happens later, so that no later change rewrites the file.
+	p.Dynamic = Dynamic(want.Shared, state.Value(state.Synchronous{Count: 1}))
 	content, tag, err := Config(p)
 	if err != nil { // it is made of strings and numbers: a defect of ours
 		want.Problem(state.Problem{Severity: state.Blocked, Message: err.Error()})
 		return
 	}
 	want.ConfigTag = tag
-	want.Files = append(want.Files, state.File{
-		Path: state.PatroniYML, Content: content, Mode: 0o600, User: state.SystemUser, Group: state.SystemUser,
-	})
+	file := func(path string, content state.Redacted, mode uint32) state.File {
+		return state.File{Path: path, Content: content, Mode: mode, User: state.SystemUser, Group: state.SystemUser}
+	}
+	want.Files = append(want.Files, file(state.PatroniYML, content, 0o600),
+		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644))
 }
+
+//go:embed fence.sh
+var fenceScript string
+
+//go:embed watch.sh
+var watchScript string

@@ -24,7 +24,7 @@ func member() state.Patroni {
 		Parameters: map[string]string{"shared_buffers": "16384", "log_line_prefix": "%t [%p]: "},
 		HBA:        []string{"local all all scram-sha-256", "host all all all scram-sha-256"},
 		Ident:      []string{"operator postgres backup"},
-		Dynamic:    patroni.Dynamic(map[string]any{"max_connections": 100, "wal_level": "logical"}),
+		Dynamic:    patroni.Dynamic(map[string]any{"max_connections": 100, "wal_level": "logical"}, state.Value(state.Synchronous{Count: 1})),
 	}
 }
 
@@ -129,7 +129,7 @@ func TestOnlyBootstrapHasTheDynamicConfiguration(t *testing.T) {
 // (https://patroni.readthedocs.io/en/latest/dynamic_configuration.html).
 func TestTheTimesFitTogether(t *testing.T) {
 	t.Parallel()
-	d := patroni.Dynamic(nil)
+	d := patroni.Dynamic(nil, state.Known[state.Synchronous]{})
 	ttl, wait, retry := d["ttl"].(int), d["loop_wait"].(int), d["retry_timeout"].(int)
 	if ttl < wait+2*retry {
 		t.Errorf("ttl is %d, less than loop_wait %d and twice retry_timeout %d", ttl, wait, retry)
@@ -161,7 +161,7 @@ func TestHandler(t *testing.T) {
 			Path: "/var/lib/postgresql/data/patroni.yml", Content: state.Redacted(content),
 			Mode: 0o600, User: "postgres", Group: "postgres",
 		}
-		if len(want.Files) != 1 || want.Files[0] != file || want.ConfigTag != tag {
+		if len(want.Files) != len(state.Files) || want.Files[0] != file || want.ConfigTag != tag {
 			t.Errorf("it wishes %v with the tag %s, want %v with %s", want.Files, want.ConfigTag, file, tag)
 		}
 	})

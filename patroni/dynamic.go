@@ -1,11 +1,15 @@
 package patroni
 
+import (
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
 // Dynamic is what we decide of the configuration that all members share, with
 // the PostgreSQL settings that must be equal on them
 // (https://patroni.readthedocs.io/en/latest/dynamic_configuration.html). Patroni
 // applies it within loop_wait, without a restart but where a setting says so.
-func Dynamic(shared map[string]any) map[string]any {
-	return map[string]any{
+func Dynamic(shared map[string]any, synchronous state.Known[state.Synchronous]) map[string]any {
+	config := map[string]any{
 		// Seconds. A dead primary's lock runs out after ttl; a member renews it
 		// every loop_wait and rides out retry_timeout of silence of the API, twice.
 		// So ttl must be at least loop_wait + 2 * retry_timeout; a little more
@@ -18,10 +22,11 @@ func Dynamic(shared map[string]any) map[string]any {
 		"primary_start_timeout": 0,
 		// When the API server is away the primary goes on as long as it reaches
 		// every other member.
-		"failsafe_mode": true,
-		// A commit returns when a replica has it, if there is a replica.
-		"synchronous_mode":      true,
+		"failsafe_mode":         true,
 		"max_timelines_history": 50,
+		// Seconds. The slot of a member that is away keeps the write-ahead log for
+		// it; one that was removed must not fill the volume for long.
+		"member_slots_ttl": 600,
 		"postgresql": map[string]any{
 			"use_pg_rewind": true,
 			"use_slots":     true,
@@ -31,4 +36,19 @@ func Dynamic(shared map[string]any) map[string]any {
 			"parameters": shared,
 		},
 	}
+	if s, known := synchronous.Get(); known {
+		setSynchronous(config, s)
+	}
+	return config
+}
+
+// setSynchronous sets the keys that say how commits are confirmed. A count of
+// nought is not allowed: without a replica there is nobody to count.
+func setSynchronous(config map[string]any, s state.Synchronous) {
+	config["synchronous_mode"] = true
+	if s.Quorum {
+		config["synchronous_mode"] = "quorum"
+	}
+	config["synchronous_node_count"] = max(s.Count, 1)
+	config["synchronous_mode_strict"] = s.Strict
 }

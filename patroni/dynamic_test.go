@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/patroni"
 )
 
@@ -57,6 +58,24 @@ func TestDiffDynamic(t *testing.T) {
 	}
 }
 
+func TestHowCommitsAreConfirmedIsPatched(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct {
+		sync state.Synchronous
+		want map[string]any
+	}{
+		"by a quorum":              {state.Synchronous{Quorum: true, Count: 2, Strict: true}, map[string]any{"synchronous_mode": "quorum", "synchronous_node_count": 2, "synchronous_mode_strict": true}},
+		"by whom Patroni chooses":  {state.Synchronous{Count: 1}, map[string]any{"synchronous_mode": true, "synchronous_node_count": 1, "synchronous_mode_strict": false}},
+		"by nobody: there is none": {state.Synchronous{}, map[string]any{"synchronous_mode": true, "synchronous_node_count": 1, "synchronous_mode_strict": false}},
+	} {
+		want := state.Desired{Synchronous: state.Value(test.sync)}
+		patroni.Handler{}.Desire(state.Observed{}, &want)
+		if !reflect.DeepEqual(want.Dynamic, test.want) {
+			t.Errorf("%s: %v, want %v", what, want.Dynamic, test.want)
+		}
+	}
+}
+
 func TestARunningClusterNeedsNoPatch(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/config.json")
@@ -70,7 +89,7 @@ func TestARunningClusterNeedsNoPatch(t *testing.T) {
 	want := patroni.Dynamic(map[string]any{
 		"max_connections": int64(100), "max_worker_processes": 4, "max_wal_senders": 25,
 		"max_replication_slots": 25, "wal_level": "logical", "wal_keep_size": 4096,
-	})
+	}, state.Value(state.Synchronous{Count: 1}))
 	if patch := patroni.DiffDynamic(have, want); len(patch) != 0 {
 		t.Errorf("the patch is %v", patch)
 	}

@@ -89,25 +89,40 @@ func (Patch) Settles() time.Duration { return settle }
 // Settles implements state.Slow: whether settings wait for a restart shows later.
 func (Reload) Settles() time.Duration { return settle }
 
+// Switchover makes another member the primary, in an orderly way: no commit is
+// lost, and the old primary follows.
+type Switchover struct {
+	From, To string // names of members
+	Password state.Redacted
+}
+
+// String implements state.Step.
+func (s Switchover) String() string { return "switch over from " + s.From + " to " + s.To }
+
+// Settles implements state.Slow.
+func (Switchover) Settles() time.Duration { return settle }
+
 // Diff implements charm.System.
 func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	have, ok := obs.Cluster.Get()
-	p, wished := want.Patroni.Get()
-	if !ok || !wished {
+	if !ok || want.REST == "" {
 		return nil
 	}
-	password := p.Passwords.REST
 	var steps []state.Step
-	if have.Local.ConfigTag != want.ConfigTag {
-		steps = append(steps, Reload{want.ConfigTag, password})
+	if _, wished := want.Patroni.Get(); wished && have.Local.ConfigTag != want.ConfigTag {
+		steps = append(steps, Reload{want.ConfigTag, want.REST})
 	}
-	if obs.Leader && have.Dynamic != nil {
+	// Whoever leaves may be the last who knows that.
+	if (obs.Leader || obs.Leaving) && have.Dynamic != nil {
 		if patch := DiffDynamic(have.Dynamic, want.Dynamic); len(patch) > 0 {
-			steps = append(steps, Patch{patch, password})
+			steps = append(steps, Patch{patch, want.REST})
 		}
 	}
 	if want.Restart.Name != "" {
-		steps = append(steps, Restart{want.Restart, password})
+		steps = append(steps, Restart{want.Restart, want.REST})
+	}
+	if want.Successor.Name != "" {
+		steps = append(steps, Switchover{From: have.Local.Name, To: want.Successor.Name, Password: want.REST})
 	}
 	return steps
 }
@@ -169,6 +184,12 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return nil
 	case Restart:
 		return s.restart(ctx, step)
+	case Switchover:
+		body := map[string]any{"leader": step.From, "candidate": step.To}
+		if err := ignoreTimeout(s.api.change(ctx, http.MethodPost, "/switchover", body, step.Password)); err != nil {
+			return fmt.Errorf("cannot %s: %w", step, err)
+		}
+		return nil
 	}
 	return fmt.Errorf("cannot apply %T to patroni", step)
 }
@@ -195,12 +216,18 @@ func (s *System) reload(ctx context.Context, step Reload) error {
 // a shutdown with much to write takes long, and is not waited for.
 func (s *System) restart(ctx context.Context, step Restart) error {
 	err := s.member(step.Member.Host).change(ctx, http.MethodPost, "/restart", map[string]any{"restart_pending": true}, step.Password)
+	if err := ignoreTimeout(err); err != nil {
+		return fmt.Errorf("cannot restart PostgreSQL of %s: %w", step.Member.Name, err)
+	}
+	return nil
+}
+
+// ignoreTimeout forgives a call that Patroni goes on with: what it comes to is
+// observed.
+func ignoreTimeout(err error) error {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("cannot restart PostgreSQL of %s: %w", step.Member.Name, err)
-	}
-	return nil
+	return err
 }

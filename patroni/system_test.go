@@ -114,18 +114,18 @@ func TestObserve(t *testing.T) {
 		dynamic bool
 	}{
 		{"a primary", answers{"GET /patroni": "primary.json", "GET /cluster": "cluster.json", "GET /config": "config.json"},
-			state.Local{Name: "postgresql-k8s-0", Role: "primary", State: "running", ServerVersion: "17.12", ConfigTag: "2c9ab6e7949a"},
+			state.Local{Name: "postgresql-k8s-0", Version: "4.0.7", Role: "primary", State: "running", ServerVersion: "17.12", ConfigTag: "2c9ab6e7949a"},
 			[]state.Member{leader, replica, standby}, true},
 		{"a replica", answers{"GET /patroni": "replica.json", "GET /cluster": "cluster.json", "GET /config": "config.json"},
-			state.Local{Name: "postgresql-k8s-1", Role: "replica", State: "running", ServerVersion: "17.12", ConfigTag: "5dcafd823a60"},
+			state.Local{Name: "postgresql-k8s-1", Version: "4.0.7", Role: "replica", State: "running", ServerVersion: "17.12", ConfigTag: "5dcafd823a60"},
 			[]state.Member{leader, replica, standby}, true},
 		{"a member that starts, whose lag nobody knows",
 			answers{"GET /patroni": "starting.json", "GET /cluster": "cluster-starting.json", "GET /config": "config.json"},
-			state.Local{Name: "postgresql-k8s-1", Role: "replica", State: "starting", ConfigTag: "5dcafd823a60"},
+			state.Local{Name: "postgresql-k8s-1", Version: "4.0.7", Role: "replica", State: "starting", ConfigTag: "5dcafd823a60"},
 			[]state.Member{pending, starting, lagging}, true},
 		{"a cluster before its bootstrap has no configuration",
 			answers{"GET /patroni": "starting.json", "GET /cluster": `200 {"members": [], "scope": "patroni-db"}`, "GET /config": "502 <html>"},
-			state.Local{Name: "postgresql-k8s-1", Role: "replica", State: "starting", ConfigTag: "5dcafd823a60"},
+			state.Local{Name: "postgresql-k8s-1", Version: "4.0.7", Role: "replica", State: "starting", ConfigTag: "5dcafd823a60"},
 			[]state.Member{}, false},
 		{"a member without our tag", answers{"GET /patroni": `200 {"state": "running", "role": "master", "server_version": 140005}`,
 			"GET /cluster": `200 {}`, "GET /config": "config.json"},
@@ -209,7 +209,7 @@ func TestDiff(t *testing.T) {
 	t.Parallel()
 	dynamic := map[string]any{"ttl": 20.0}
 	have := state.Cluster{Local: state.Local{ConfigTag: "new"}, Dynamic: dynamic}
-	wished := state.Desired{ConfigTag: "new", Dynamic: map[string]any{"ttl": 20}, Patroni: state.Value(member())}
+	wished := state.Desired{REST: "fake-rest", ConfigTag: "new", Dynamic: map[string]any{"ttl": 20}, Patroni: state.Value(member())}
 	tests := []struct {
 		name   string
 		change func(*state.Observed, *state.Cluster, *state.Desired)
@@ -226,6 +226,15 @@ func TestDiff(t *testing.T) {
 		{"a configuration that is not known is not patched", func(_ *state.Observed, c *state.Cluster, _ *state.Desired) { c.Dynamic = nil }, nil},
 		{"a restart is wished", func(_ *state.Observed, _ *state.Cluster, w *state.Desired) { w.Restart = state.Member{Name: "db-1"} },
 			[]string{"restart PostgreSQL of db-1 for changed settings"}},
+		{"a unit on its way out patches, too", func(o *state.Observed, _ *state.Cluster, w *state.Desired) {
+			o.Leader, o.Leaving, w.Dynamic, w.Patroni = false, true, map[string]any{"ttl": 30}, state.Known[state.Patroni]{}
+		}, []string{"patch the cluster's configuration: map[ttl:30]"}},
+		{"a successor takes over", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
+			c.Local.Name, w.Successor = "db-0", state.Member{Name: "db-1"}
+		}, []string{"switch over from db-0 to db-1"}},
+		{"without a password nothing can be changed", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
+			c.Local.ConfigTag, w.REST = "old", ""
+		}, nil},
 		{"no wish is no step", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.ConfigTag, *w = "old", state.Desired{}
 		}, nil},

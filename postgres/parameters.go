@@ -25,6 +25,12 @@ func Parameters(server state.Server, r state.Resources, cfg config.Values) map[s
 		// command does not: archiving can be turned on without one.
 		"archive_mode":    "on",
 		"archive_command": "/bin/true",
+		// Replication (runtime-config-replication). ms. Whoever does not answer for
+		// so long is gone: the lock that makes a primary would have run out, too.
+		"wal_sender_timeout":   "20000",
+		"wal_receiver_timeout": "20000",
+		// ms. A replica looks for its primary again that often.
+		"wal_retrieve_retry_interval": "1000",
 		// Logging (runtime-config-logging), to the container's log, where
 		// kubectl logs and Pebble's log forwarding find it. Reload.
 		"log_destination":             "stderr",

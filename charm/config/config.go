@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ type Option struct {
 	Type        string // string, int, boolean: Juju's names
 	Default     any    // nil: none
 	Allowed     []string
+	OrCount     bool  // a string may also be a whole number from 1 to Max
 	Min, Max    int64 // inclusive, for int
 	Description string
 }
@@ -36,6 +38,14 @@ var Options = []Option{
 	{
 		Name: "profile_limit_memory", Type: "int", Min: 128, Max: 9999999,
 		Description: "Memory in MB that the settings are made for, when it is less than what the container may use.",
+	},
+	{
+		Name: "synchronous_mode_strict", Type: "boolean", Default: true,
+		Description: "With two units or more, let commits wait while no replica is there to confirm them. false: the primary goes on alone, and what it commits meanwhile is lost with its volume.",
+	},
+	{
+		Name: "synchronous_node_count", Type: "string", Default: "majority", Allowed: []string{"all", "majority"}, OrCount: true, Max: 99,
+		Description: "How many replicas must have a commit before it returns: all, majority (so many that, with the primary, more than half of the units have it), or a number. With less than all, one replica's absence delays nobody.",
 	},
 }
 
@@ -87,6 +97,12 @@ func (v Values) Int(name string) (int64, bool) {
 	return n, ok
 }
 
+// Bool returns a boolean option; one without a value is false.
+func (v Values) Bool(name string) bool {
+	b, _ := v.set[name].(bool)
+	return b
+}
+
 func (o Option) check(value any) (any, error) {
 	switch o.Type {
 	case "string":
@@ -95,7 +111,14 @@ func (o Option) check(value any) (any, error) {
 			return nil, fmt.Errorf("%s must be a string", o.Name)
 		}
 		if len(o.Allowed) > 0 && !slices.Contains(o.Allowed, s) {
-			return nil, fmt.Errorf("%s must be one of %s", o.Name, strings.Join(o.Allowed, ", "))
+			if n, err := strconv.ParseInt(s, 10, 64); o.OrCount && err == nil && n >= 1 && n <= o.Max {
+				return s, nil
+			}
+			allowed := strings.Join(o.Allowed, ", ")
+			if o.OrCount {
+				allowed += fmt.Sprintf(", or a number from 1 to %d", o.Max)
+			}
+			return nil, fmt.Errorf("%s must be one of %s", o.Name, allowed)
 		}
 		return s, nil
 	case "int":

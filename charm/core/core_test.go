@@ -30,7 +30,7 @@ func running() state.Observed {
 			Servers: []state.Server{{Major: 17, BinDir: "/usr/lib/postgresql/17/bin"}},
 		}),
 		Cluster: state.Value(state.Cluster{
-			Local:   state.Local{Name: "db-0", Role: "primary", State: "running", ServerVersion: "17.5"},
+			Local:   state.Local{Name: "db-0", Version: "4.0.7", Role: "primary", State: "running", ServerVersion: "17.5"},
 			Members: []state.Member{{Name: "db-0", Role: "leader", State: "running"}},
 		}),
 		Kube: state.Value(kube),

@@ -15,6 +15,8 @@ func (Member) Name() string { return "member" }
 
 // Desire implements charm.Handler.
 func (Member) Desire(obs state.Observed, want *state.Desired) {
+	secret, _ := passwords(obs)
+	want.REST = secret["patroni-password"]
 	server, problem := ready(obs, want.Endpoints)
 	if obs.Forbidden && !obs.Leaving {
 		// Not every Juju tells the charm that it is trusted now.
@@ -24,13 +26,12 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 		want.Problem(*problem)
 		return
 	}
-	secret, _ := passwords(obs)
 	want.Directory = state.Directory{Path: state.Mount, User: state.SystemUser, Group: state.SystemUser}
 	want.Patroni = state.Value(state.Patroni{
 		Unit: obs.Unit, Server: server,
 		Passwords: state.Passwords{
 			Operator: secret["operator-password"], Replication: secret["replication-password"],
-			Rewind: secret["rewind-password"], REST: secret["patroni-password"],
+			Rewind: secret["rewind-password"], REST: want.REST,
 		},
 	})
 	want.Layer = state.Value(Layer(obs.Unit))
@@ -147,6 +148,11 @@ func Layer(unit state.Unit) state.Layer {
 			"primary": {
 				Override: "replace", Startup: "enabled",
 				Period: "1s", Timeout: "1s", Threshold: 1, HTTP: member("/primary"),
+			},
+			// Keeps a frozen Patroni from freezing the cluster.
+			"frozen": {
+				Override: "replace", Startup: "enabled",
+				Period: "3s", Timeout: "2.9s", Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.WatchScript},
 			},
 			trustCheck: watchTrust(unit, "disabled"),
 		},

@@ -16,6 +16,13 @@ type Desired struct {
 	ConfigTag string         // the tag of the patroni.yml that should be loaded
 	Dynamic   map[string]any // Patroni's dynamic configuration, what we decide of it
 	Restart   Member         // the member whose server is to be restarted next, if it has a name
+	// Synchronous is how commits are confirmed; unknown is no wish.
+	Synchronous Known[Synchronous]
+	// Successor is the member that is to be the primary in this unit's place, if it
+	// has a name.
+	Successor Member
+	// REST is the password that Patroni wants for what changes something.
+	REST Redacted
 	// Database
 	Roles     []Role
 	Databases []Database
@@ -54,6 +61,17 @@ type Patroni struct {
 	Parameters map[string]string
 	HBA, Ident []string
 	Dynamic    map[string]any
+}
+
+// Synchronous is how many replicas must have a commit before it returns
+// (https://patroni.readthedocs.io/en/latest/replication_modes.html).
+type Synchronous struct {
+	// Quorum lets any Count of the replicas confirm; otherwise Patroni chooses
+	// which ones must, and replaces them when they fail.
+	Quorum bool
+	Count  int
+	// Strict lets commits wait while there is no replica at all.
+	Strict bool
 }
 
 // Passwords are those that Patroni itself needs.

@@ -56,6 +56,11 @@ func MessageConfig(err error) string {
 	return fmt.Sprintf("Configuration Error: %v", err)
 }
 
+// MessageHandover says who becomes the primary in this unit's place.
+func MessageHandover(member string) string {
+	return "handing over to " + member
+}
+
 // MessageFailed says that a step failed and will be tried again.
 func MessageFailed(err error) string {
 	return fmt.Sprintf("%v; trying again", err)

@@ -12,9 +12,16 @@ const (
 	DataDir    = Mount + "/pgdata"
 	PatroniYML = Mount + "/patroni.yml"
 
+	// Scripts of ours that run in the workload.
+	FenceScript = Mount + "/fence.sh"
+	WatchScript = Mount + "/watch.sh"
+
 	PostgresPort = 5432
 	PatroniPort  = 8008
 )
+
+// Files are the files in the workload that the charm owns.
+var Files = []string{PatroniYML, FenceScript, WatchScript}
 
 // DatabaseEndpoints are the endpoints of applications that want a database.
 var DatabaseEndpoints = []string{DatabaseEndpoint}

@@ -19,6 +19,9 @@ type Observed struct {
 	Event   Event
 	Leader  bool
 	Leaving bool // this unit is on its way out of the application
+	// Units are the names of the application's units that Juju means to keep. Only
+	// the leader and a unit on its way out look.
+	Units Known[[]string]
 
 	Config    config.Values
 	Secrets   map[string]Secret // by label
@@ -156,6 +159,7 @@ type Cluster struct {
 // Local is this unit's own member.
 type Local struct {
 	Name          string
+	Version       string // of Patroni: 4.0.7
 	Role          string // primary, replica, standby_leader, uninitialized
 	State         string // running, starting, stopped, ...
 	ServerVersion string // 17.5; "" until the server runs

@@ -1,0 +1,111 @@
+package core
+
+import (
+	"strconv"
+	"strings"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// Replication wishes how many replicas must have a commit before it returns, so
+// that no failover loses one.
+type Replication struct{}
+
+// Name implements charm.Handler.
+func (Replication) Name() string { return "replication" }
+
+// Desire implements charm.Handler. The units that are to stay count, not those
+// that are here: what leaves must not be waited for.
+func (Replication) Desire(obs state.Observed, want *state.Desired) {
+	units, known := obs.Units.Get()
+	cluster, ok := obs.Cluster.Get()
+	if !known || !ok || len(units) == 0 || obs.Config.Err() != nil {
+		return
+	}
+	replicas := len(units) - 1
+	count := confirmations(obs.Config.String("synchronous_node_count"), len(units))
+	major, _, _ := strings.Cut(cluster.Local.Version, ".")
+	version, _ := strconv.Atoi(major)
+	strict := replicas > 0 && obs.Config.Bool("synchronous_mode_strict") &&
+		(cluster.Dynamic["synchronous_mode_strict"] == true || confirming(cluster))
+	want.Synchronous = state.Value(state.Synchronous{
+		// Patroni 4 knows it. Where all replicas must confirm there is no choice to
+		// be made among them, and Patroni replaces one that fails sooner.
+		Quorum: version >= 4 && count < replicas,
+		Count:  count,
+		Strict: strict,
+	})
+}
+
+// confirmations is how many replicas must have a commit: of all units but one, of
+// so many that with the primary they are more than half, or a number.
+func confirmations(option string, units int) int {
+	switch option {
+	case "all":
+		return units - 1
+	case "majority":
+		return units / 2
+	}
+	n, _ := strconv.Atoi(option) // charm/config has checked it
+	return min(n, units-1)
+}
+
+// confirming tells whether there is a replica that confirms commits. Before there
+// is, strictness would stop a cluster that has only begun to grow.
+func confirming(cluster state.Cluster) bool {
+	for _, m := range cluster.Members {
+		if m.Role == "sync_standby" || m.Role == "quorum_standby" {
+			return true
+		}
+	}
+	return false
+}
+
+// Succession hands the role of primary over when the primary's unit is removed.
+type Succession struct{}
+
+// Name implements charm.Handler.
+func (Succession) Name() string { return "succession" }
+
+// Desire implements charm.Handler. A unit whose pod is only replaced need not do
+// anything: then Patroni stops at the same time, and hands over itself.
+func (Succession) Desire(obs state.Observed, want *state.Desired) {
+	units, known := obs.Units.Get()
+	cluster, ok := obs.Cluster.Get()
+	if !known || !ok || !obs.Leaving {
+		return
+	}
+	if primary, ok := cluster.Primary(); !ok || primary.Name != obs.Unit.Pod() {
+		return
+	}
+	for _, name := range units {
+		if name == obs.Unit.Name {
+			return // it stays
+		}
+		member, ok := cluster.Member(strings.ReplaceAll(name, "/", "-"))
+		if ok && better(member, want.Successor) {
+			want.Successor = member
+		}
+	}
+	if want.Successor.Name != "" {
+		want.Problem(state.Problem{Severity: state.Maintenance, Message: state.MessageHandover(want.Successor.Name), Soon: true})
+	}
+}
+
+// better tells whether a member is the better successor: one that has every
+// commit, then the one with the lowest lag.
+func better(a, b state.Member) bool {
+	if !a.Running() || a.CatchingUp() {
+		return false
+	}
+	if b.Name == "" {
+		return true
+	}
+	synchronous := func(m state.Member) bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
+	if synchronous(a) != synchronous(b) {
+		return synchronous(a)
+	}
+	lagA, _ := a.Lag.Get()
+	lagB, _ := b.Lag.Get()
+	return lagA < lagB
+}

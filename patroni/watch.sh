@@ -1,0 +1,26 @@
+#!/bin/bash
+# Pebble runs this every few seconds, as a check. If Patroni is there but has not
+# answered three times in a row, it is frozen, and with it the lock that lets
+# PostgreSQL take writes. It is killed before the lock runs out: Pebble starts it
+# again, and it finds the server that it left running. What is merely slow to
+# start refuses connections, which is not our business.
+
+silent=/tmp/patroni-is-silent # a character for each time
+
+# shellcheck disable=SC2016 # bash -c expands it
+timeout 2 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
+  printf "GET /liveness HTTP/1.0\r\n\r\n" >&3 && read -r answer <&3 && [ -n "$answer" ]' 2>/dev/null
+if [ $? != 124 ]; then
+  rm -f "$silent"
+  exit 0
+fi
+printf x >>"$silent"
+[ "$(wc -c <"$silent")" -ge 3 ] || exit 0
+rm -f "$silent"
+for process in /proc/[0-9]*; do
+  if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q '/patroni /.*/patroni.yml'; then
+    echo "Patroni is frozen: killing process ${process#/proc/}" >&2
+    kill -KILL "${process#/proc/}"
+  fi
+done
+exit 1
