@@ -97,6 +97,7 @@ type postgreSQL struct {
 	HBA            []string               `yaml:"pg_hba"`
 	Ident          []string               `yaml:"pg_ident,omitempty"`
 	PrePromote     string                 `yaml:"pre_promote"`
+	BaseBackup     []map[string]string    `yaml:"basebackup"`
 }
 
 func document(p state.Patroni) file {
@@ -149,6 +150,8 @@ func document(p state.Patroni) file {
 			HBA:        p.HBA,
 			Ident:      p.Ident,
 			PrePromote: "/bin/bash " + state.FenceScript + " " + p.Server.BinDir,
+			// By itself pg_basebackup waits for a checkpoint that takes its time: minutes.
+			BaseBackup: []map[string]string{{"checkpoint": "fast"}},
 		},
 	}
 }
@@ -184,11 +187,15 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 		return state.File{Path: path, Content: content, Mode: mode, User: state.SystemUser, Group: state.SystemUser}
 	}
 	want.Files = append(want.Files, file(state.PatroniYML, content, 0o600),
-		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644))
+		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644),
+		file(state.FollowersScript, state.Redacted(followersScript), 0o644))
 }
 
 //go:embed fence.sh
 var fenceScript string
+
+//go:embed followers.sh
+var followersScript string
 
 //go:embed watch.sh
 var watchScript string

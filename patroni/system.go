@@ -33,7 +33,13 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	var dynamic map[string]any
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.api.get(gctx, "/patroni", &me) })
-	g.Go(func() error { return s.api.get(gctx, "/cluster", &all) })
+	var away string
+	g.Go(func() error {
+		if err := s.api.get(gctx, "/cluster", &all); err != nil {
+			away, all = err.Error(), cluster{}
+		}
+		return nil
+	})
 	g.Go(func() error {
 		if s.api.get(gctx, "/config", &dynamic) != nil {
 			dynamic = nil // there is none before the bootstrap
@@ -44,7 +50,7 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 		obs.Cluster = state.Unknown[state.Cluster](err.Error())
 		return nil
 	}
-	obs.Cluster = state.Value(state.Cluster{Local: me.facts(), Members: all.facts(), Dynamic: dynamic})
+	obs.Cluster = state.Value(state.Cluster{Local: me.facts(), Members: all.facts(), Dynamic: dynamic, Away: away})
 	return nil
 }
 

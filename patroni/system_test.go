@@ -164,8 +164,8 @@ func TestAMemberThatDoesNotAnswerIsUnknown(t *testing.T) {
 		why     string
 	}{
 		{"it answers with an error", answers{"GET /cluster": "cluster.json"}, "GET /patroni: status 503"},
-		{"it answers with what is no JSON", answers{"GET /patroni": "primary.json", "GET /cluster": "200 <html>"},
-			"GET /cluster: invalid character '<' looking for beginning of value"},
+		{"it answers with what is no JSON", answers{"GET /patroni": "200 <html>", "GET /cluster": "cluster.json"},
+			"GET /patroni: invalid character '<' looking for beginning of value"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -177,6 +177,14 @@ func TestAMemberThatDoesNotAnswerIsUnknown(t *testing.T) {
 			}
 		})
 	}
+	t.Run("its store is away", func(t *testing.T) {
+		t.Parallel()
+		system, _ := serve(t, answers{"GET /patroni": "primary.json"})
+		cluster, known := observe(t, system).Get()
+		if !known || cluster.Away != "GET /cluster: status 503" || len(cluster.Members) != 0 || cluster.Local.Role != "primary" {
+			t.Errorf("it is %+v", cluster)
+		}
+	})
 	t.Run("nobody listens", func(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(http.NotFoundHandler())

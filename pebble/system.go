@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,6 +98,9 @@ func (s *System) read() (state.Workload, error) {
 		return w, err
 	}
 	w.DataMajor, _ = strconv.Atoi(strings.TrimSpace(version)) // 0 when there is none
+	if w.SystemID, err = s.systemID(); err != nil {
+		return w, err
+	}
 	if w.Servers, err = s.readServers(); err != nil {
 		return w, err
 	}
@@ -105,6 +109,17 @@ func (s *System) read() (state.Workload, error) {
 		return string(text)
 	})
 	return w, nil
+}
+
+// systemID reads the database system identifier: the control file begins with it,
+// in the byte order of the machine, which is little-endian on all that Juju knows
+// but s390x (https://doxygen.postgresql.org/structControlFileData.html).
+func (s *System) systemID() (string, error) {
+	control, err := s.pull(path.Join(state.DataDir, "global/pg_control"))
+	if err != nil || len(control) < 8 {
+		return "", err
+	}
+	return strconv.FormatUint(binary.NativeEndian.Uint64([]byte(control[:8])), 10), nil
 }
 
 // pull returns the content of a file, or "" when there is none.

@@ -89,22 +89,46 @@ func (s *System) Name() string { return "postgres" }
 // Independent implements charm.Independent.
 func (s *System) Independent() {}
 
-// Observe implements charm.System; it reads the cluster and secrets of obs.
+// Observe implements charm.System; it reads the cluster and secrets of obs. Only
+// the leader reads the catalogue.
 func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
+	obs.Database = state.Unknown[state.Catalog]("not the leader")
+	if err := s.observe(ctx, obs); err != nil {
+		s.Close(ctx)
+		obs.Database = state.Unknown[state.Catalog](err.Error())
+		obs.Streaming = state.Unknown[[]string](err.Error())
+	}
+	return nil
+}
+
+func (s *System) observe(ctx context.Context, obs *state.Observed) error {
+	cluster, _ := obs.Cluster.Get()
+	cloning := cluster.Local.State == "creating replica"
+	if !obs.Leader && !cluster.Local.Primary() && !cloning {
+		return errors.New("not the leader, nor the primary")
+	}
 	server, err := primary(*obs)
 	if err != nil {
-		obs.Database = state.Unknown[state.Catalog](err.Error())
-		return nil
+		return err
 	}
 	if server != s.server { // another primary, or password, than in the pass before
 		s.Close(ctx)
 		s.server = server
 	}
+	if cloning {
+		obs.Cloned = s.readCloned(ctx, *obs)
+	}
+	streaming, err := s.readStreaming(ctx, obs.Unit.App)
+	if err != nil {
+		return err
+	}
+	obs.Streaming = state.Value(streaming)
+	if !obs.Leader {
+		return nil
+	}
 	db, err := s.read(ctx)
 	if err != nil {
-		s.Close(ctx)
-		obs.Database = state.Unknown[state.Catalog](err.Error())
-		return nil
+		return err
 	}
 	obs.Database = state.Value(db)
 	return nil
@@ -112,8 +136,8 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 
 func primary(obs state.Observed) (Server, error) {
 	cluster, ok := obs.Cluster.Get()
-	if !obs.Leader || !ok {
-		return Server{}, errors.New("not the leader, or no cluster")
+	if !ok {
+		return Server{}, errors.New("no cluster")
 	}
 	member, ok := cluster.Primary()
 	if !ok {
@@ -125,6 +149,45 @@ func primary(obs state.Observed) (Server, error) {
 		return Server{}, errors.New("no password")
 	}
 	return Server{Host: member.Host, Port: member.Port, User: "operator", Password: password}, nil
+}
+
+// readStreaming reads who follows
+// (https://www.postgresql.org/docs/17/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-VIEW);
+// followers.sh asks the same.
+func (s *System) readStreaming(ctx context.Context, app string) ([]string, error) {
+	c, err := s.conn(ctx, "postgres")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.Query(ctx, `SELECT DISTINCT application_name FROM pg_stat_replication
+		WHERE state = 'streaming' AND application_name ~ ('^' || $1 || '-[0-9]+$') ORDER BY 1`, app)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read who follows: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("cannot read who follows: %w", err)
+	}
+	return names, nil
+}
+
+// readCloned reads how far the copy is that this unit's pod makes
+// (https://www.postgresql.org/docs/17/progress-reporting.html#BASEBACKUP-PROGRESS-REPORTING).
+func (s *System) readCloned(ctx context.Context, obs state.Observed) state.Known[int] {
+	kube, _ := obs.Kube.Get()
+	pod, _ := kube.Pod(obs.Unit.Pod())
+	c, err := s.conn(ctx, "postgres")
+	if err != nil {
+		return state.Unknown[int](err.Error())
+	}
+	var percent int
+	err = c.QueryRow(ctx, `SELECT (100 * backup_streamed / greatest(backup_total, backup_streamed, 1))::int
+		FROM pg_stat_progress_basebackup JOIN pg_stat_activity USING (pid) WHERE host(client_addr) = $1
+		ORDER BY backend_start DESC LIMIT 1`, pod.IP).Scan(&percent)
+	if err != nil {
+		return state.Unknown[int](err.Error())
+	}
+	return state.Value(percent)
 }
 
 func (s *System) conn(ctx context.Context, database string) (Conn, error) {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -34,8 +35,8 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 			Rewind: secret["rewind-password"], REST: want.REST,
 		},
 	})
-	want.Layer = state.Value(Layer(obs.Unit))
 	condition(obs, want)
+	want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
 }
 
 // ready returns the server to run, or what is missing for one to be run. The
@@ -87,36 +88,91 @@ func ready(obs state.Observed, store []string) (state.Server, *state.Problem) {
 	if !storeReady(kube, store) {
 		return wait(state.MessageStarting)
 	}
+	if cluster := kube.Endpoints[obs.Unit.Scope()+"-config"].SystemID; foreign(workload.SystemID, cluster) {
+		return block(state.MessageForeign)
+	}
 	return server, nil
 }
+
+// foreign tells whether data are of another cluster than this one.
+func foreign(data, cluster string) bool { return data != "" && cluster != "" && data != cluster }
 
 // condition says how the member is.
 func condition(obs state.Observed, want *state.Desired) {
 	cluster, ok := obs.Cluster.Get()
+	wait := func(message string) {
+		want.Pulse = true
+		want.Problem(state.Problem{Severity: state.Waiting, Message: message, Soon: true})
+	}
 	if !ok {
-		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageStarting, Soon: true})
+		wait(state.MessageStarting)
 		return
+	}
+	if cluster.Local.Running() {
+		want.Version = cluster.Local.ServerVersion
 	}
 	_, hasPrimary := cluster.Primary()
 	me, _ := cluster.Member(obs.Unit.Pod())
 	switch {
+	case cluster.Away != "" && cluster.Local.Primary():
+		want.Message = state.MessagePrimary + state.MessageAway // it serves on, as all members agree
+	case cluster.Away != "":
+		want.Pulse = true
+		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageIsolated})
+	case cluster.Local.State == "creating replica":
+		want.Pulse = true // it may take hours
+		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageCloning(obs.Cloned)})
 	case !hasPrimary:
-		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageStarting, Soon: true})
-	case cluster.Local.State != "running":
-		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageMember, Soon: true})
+		wait(state.MessageStarting)
+	case !cluster.Local.Running():
+		wait(state.MessageMember)
 	case me.Name != "" && me.CatchingUp():
-		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageCatchingUp, Soon: true})
-	case cluster.Local.Role == "primary" || cluster.Local.Role == "master": // master: Patroni 3
+		wait(state.MessageCatchingUp)
+	case cluster.Local.Primary():
 		want.Message = state.MessagePrimary
+	default:
+		want.Message = replica(me, cluster)
 	}
-	if cluster.Local.State == "running" {
-		want.Version = cluster.Local.ServerVersion
+}
+
+// muchLag is from how many bytes on a replica's lag is shown: four segments of
+// the write-ahead log.
+const muchLag = 64 << 20
+
+// replica says what there is to say of a replica that follows.
+func replica(me state.Member, cluster state.Cluster) string {
+	if lag, known := me.Lag.Get(); known && lag >= muchLag {
+		return state.MessageLag(lag)
 	}
+	if len(cluster.Members) != 2 {
+		return ""
+	}
+	if cluster.Dynamic["synchronous_mode_strict"] == true {
+		return state.MessageTwoStrict
+	}
+	return state.MessageTwo
+}
+
+// followers is the check that sees when other replicas follow this member: it is
+// for the primary only.
+func followers(obs state.Observed, server state.Server) state.Check {
+	check := state.Check{
+		Override: "replace", Startup: "disabled", Period: "3s", Timeout: "2s", Threshold: 1,
+		Exec: state.ExecCheck{User: state.SystemUser, Command: "/bin/true"},
+	}
+	cluster, _ := obs.Cluster.Get()
+	streaming, known := obs.Streaming.Get()
+	if known && cluster.Local.Primary() {
+		check.Startup = "enabled"
+		check.Exec.Command = fmt.Sprintf("/bin/bash %s %s %s '%s'",
+			state.FollowersScript, server.BinDir, obs.Unit.App, strings.Join(streaming, ","))
+	}
+	return check
 }
 
 // Layer is our part of Pebble's plan
 // (https://documentation.ubuntu.com/pebble/reference/layer-specification/).
-func Layer(unit state.Unit) state.Layer {
+func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 	member := func(path string) state.HTTPCheck {
 		return state.HTTPCheck{URL: fmt.Sprintf("http://localhost:%d%s", state.PatroniPort, path)}
 	}
@@ -152,10 +208,25 @@ func Layer(unit state.Unit) state.Layer {
 			// Keeps a frozen Patroni from freezing the cluster.
 			"frozen": {
 				Override: "replace", Startup: "enabled",
-				Period: "3s", Timeout: "2.9s", Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.WatchScript},
+				Period: "3s", Timeout: "2.9s", Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.WatchScript, User: state.SystemUser},
 			},
-			trustCheck: watchTrust(unit, "disabled"),
+			"followers": followers,
+			"pulse":     beat(pulse),
+			trustCheck:  watchTrust(unit, "disabled"),
 		},
+	}
+}
+
+// beat is a check that changes its mind every 15 seconds, and each time wakes the
+// charm.
+func beat(wanted bool) state.Check {
+	startup := "disabled"
+	if wanted {
+		startup = "enabled"
+	}
+	return state.Check{
+		Override: "replace", Startup: startup, Period: "5s", Timeout: "2s", Threshold: 1,
+		Exec: state.ExecCheck{User: state.SystemUser, Command: `/bin/bash -c 'printf -v now "%(%s)T" && exit $((now / 15 % 2))'`},
 	}
 }
 

@@ -70,7 +70,7 @@ func TestMemberStatus(t *testing.T) {
 			soon("awaiting the Kubernetes API: timeout"), false, "", ""},
 		{"an API server that is away does not stop what runs", func(o *state.Observed) {
 			o.Kube = state.Unknown[state.Kube]("timeout")
-			changeKnown(&o.Workload, func(w *state.Workload) { w.Layer = Layer(unit) })
+			changeKnown(&o.Workload, func(w *state.Workload) { w.Layer = Layer(unit, false, followers(running(), state.Server{})) })
 		}, none, true, "Primary", "17.5"},
 		{"a left-over of a namesake is waited for", func(o *state.Observed) {
 			changeKnown(&o.Kube, func(k *state.Kube) { k.Endpoints["patroni-db-other"] = state.Endpoints{OwnerUID: "dead"} })
@@ -93,7 +93,32 @@ func TestMemberStatus(t *testing.T) {
 		}, soon("awaiting for cluster to start"), true, "", "17.5"},
 		{"a member of a running cluster comes up", func(o *state.Observed) {
 			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Local.State = "replica", "creating replica" })
+		}, waiting("cloning the primary"), true, "", ""},
+		{"and says how far it is", func(o *state.Observed) {
+			o.Cloned = state.Value(42)
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Local.State = "replica", "creating replica" })
+		}, waiting("cloning the primary: 42 %"), true, "", ""},
+		{"one whose server starts is waited for", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Local.State = "replica", "starting" })
 		}, soon("awaiting for member to start"), true, "", ""},
+		{"the primary serves on without the Kubernetes API", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Members, c.Away = nil, "status 503" })
+		}, none, true, "Primary (the Kubernetes API is away)", "17.5"},
+		{"a replica without it is isolated", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Members, c.Away = "replica", nil, "status 503" })
+		}, waiting("isolated: it cannot reach the Kubernetes API, and serves reads only"), true, "", "17.5"},
+		{"data of another cluster are refused", func(o *state.Observed) {
+			changeKnown(&o.Workload, func(w *state.Workload) { w.SystemID = "7001" })
+			changeKnown(&o.Kube, func(k *state.Kube) {
+				k.Endpoints["patroni-db-config"] = state.Endpoints{OwnerUID: "ours", SystemID: "7002"}
+			})
+		}, blocked("the storage has the data of another cluster: remove this unit, or attach the storage to an application of its own"), false, "", ""},
+		{"data of this cluster are taken back", func(o *state.Observed) {
+			changeKnown(&o.Workload, func(w *state.Workload) { w.SystemID = "7001" })
+			changeKnown(&o.Kube, func(k *state.Kube) {
+				k.Endpoints["patroni-db-config"] = state.Endpoints{OwnerUID: "ours", SystemID: "7001"}
+			})
+		}, none, true, "Primary", "17.5"},
 		{"the primary says so", func(*state.Observed) {}, none, true, "Primary", "17.5"},
 		{"the primary of Patroni 3 says so",
 			func(o *state.Observed) {
@@ -103,6 +128,12 @@ func TestMemberStatus(t *testing.T) {
 			func(o *state.Observed) {
 				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
 			}, none, true, "", "17.5"},
+		{"one of two says what they cannot survive", func(o *state.Observed) { asReplicaOfTwo(o, 0, false) },
+			none, true, "two units: while one is away the other has the only copy; a third avoids that", "17.5"},
+		{"or what they wait for then", func(o *state.Observed) { asReplicaOfTwo(o, 0, true) },
+			none, true, "two units: writes wait while one of them is away; a third avoids that", "17.5"},
+		{"one that is far behind says so", func(o *state.Observed) { asReplicaOfTwo(o, 100<<20, true) },
+			none, true, "100 MB behind the primary", "17.5"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -126,6 +157,50 @@ func TestMemberStatus(t *testing.T) {
 				t.Errorf("patroni.yml is wished: %t, the service: %t; want %t", runs, service, test.runs)
 			}
 		})
+	}
+}
+
+func asReplicaOfTwo(o *state.Observed, lag int64, strict bool) {
+	changeKnown(&o.Cluster, func(c *state.Cluster) {
+		c.Local.Role = "replica"
+		c.Members = []state.Member{
+			{Name: "db-0", Role: "sync_standby", State: "streaming", Lag: state.Value(lag)},
+			{Name: "db-1", Role: "leader", State: "running"},
+		}
+		c.Dynamic = map[string]any{"synchronous_mode_strict": strict}
+	})
+}
+
+// Some things that are waited for come without an event: then, and only then, a
+// check beats.
+func TestPulse(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []bool{false, true} {
+		obs := running()
+		if waits {
+			changeKnown(&obs.Cluster, func(c *state.Cluster) { c.Local.State = "creating replica" })
+		}
+		layer, _ := desire(obs, Objects{}, Member{}).Layer.Get()
+		if beats := layer.Checks["pulse"].Startup == "enabled"; beats != waits {
+			t.Errorf("it beats: %t, want %t", beats, waits)
+		}
+	}
+}
+
+func TestThePrimaryWatchesWhoFollows(t *testing.T) {
+	t.Parallel()
+	obs := running()
+	obs.Streaming = state.Value([]string{"db-1", "db-2"})
+	layer, _ := desire(obs, Objects{}, Member{}).Layer.Get()
+	check := layer.Checks["followers"]
+	if check.Startup != "enabled" || check.Exec.Command !=
+		"/bin/bash /var/lib/postgresql/data/followers.sh /usr/lib/postgresql/17/bin db 'db-1,db-2'" || check.Exec.User != "postgres" {
+		t.Errorf("the check is %+v", check)
+	}
+	changeKnown(&obs.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
+	layer, _ = desire(obs, Objects{}, Member{}).Layer.Get()
+	if layer.Checks["followers"].Startup != "disabled" {
+		t.Error("a replica watches, too")
 	}
 }
 
@@ -156,7 +231,7 @@ func TestWithoutTrustOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
 	if !known || len(layer.Services) != 0 || len(layer.Checks) != 1 || check.Startup != "enabled" {
 		t.Errorf("the layer is %+v, want the check named trust, enabled", layer)
 	}
-	if Layer(unit).Checks["trust"].Startup != "disabled" {
+	if Layer(unit, false, followers(running(), state.Server{})).Checks["trust"].Startup != "disabled" {
 		t.Error("the check still runs when the application is trusted")
 	}
 	if !strings.HasSuffix(check.Exec.Command, " test") {
@@ -166,7 +241,7 @@ func TestWithoutTrustOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
 
 func TestLayer(t *testing.T) {
 	t.Parallel()
-	data, err := yaml.Marshal(Layer(unit))
+	data, err := yaml.Marshal(Layer(unit, false, followers(running(), state.Server{})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +252,7 @@ func TestLayer(t *testing.T) {
 // database must never be killed.
 func TestNoCheckIsOfLevelAlive(t *testing.T) {
 	t.Parallel()
-	for name, check := range Layer(unit).Checks {
+	for name, check := range Layer(unit, false, followers(running(), state.Server{})).Checks {
 		if check.Level == "alive" {
 			t.Errorf("check %s is of level alive", name)
 		}

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"strings"
+
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
@@ -42,5 +44,9 @@ func announcement(obs state.Observed, cluster state.Cluster) string {
 	if !ok || pod.IP == "" {
 		return ""
 	}
-	return me.Role + " " + me.State + " " + pod.IP
+	text := me.Role + " " + me.State + " " + pod.IP
+	if streaming, known := obs.Streaming.Get(); known && cluster.Local.Primary() && len(streaming) > 0 {
+		text += " before " + strings.Join(streaming, ",")
+	}
+	return text
 }

@@ -39,6 +39,8 @@ type Desired struct {
 	Databags []Databag
 	Ports    []int
 	Version  string // of the workload
+	// Pulse asks to be woken now and then: what is waited for comes without an event.
+	Pulse bool
 	// Announce is what the other units should be woken for when it changes: how
 	// this member is. "" is no wish.
 	Announce string
@@ -132,9 +134,10 @@ type HTTPCheck struct {
 	URL string `yaml:"url"`
 }
 
-// ExecCheck is healthy when a command, run as root, exits 0.
+// ExecCheck is healthy when a command exits 0. Without a user root runs it.
 type ExecCheck struct {
 	Command string `yaml:"command"`
+	User    string `yaml:"user,omitempty"`
 }
 
 // KubeService is a Kubernetes Service without a headless twin.

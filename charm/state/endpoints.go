@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -55,13 +56,17 @@ func (o Observed) Published() Known[ClientEndpoints] {
 	if e.Primary, ok = address(kube, primary.Name, e.PrimaryService); !ok {
 		return Unknown[ClientEndpoints]("the primary's pod has no address yet")
 	}
-	e.ReadOnly = readOnly(kube, cluster, e)
+	e.ReadOnly = o.readOnly(kube, cluster, e)
 	return Value(e)
 }
 
-func readOnly(kube Kube, cluster Cluster, e ClientEndpoints) string {
+func (o Observed) readOnly(kube Kube, cluster Cluster, e ClientEndpoints) string {
+	streaming, known := o.Streaming.Get()
 	var addresses []string
 	for _, member := range cluster.Replicas() {
+		if known && !slices.Contains(streaming, member.Name) {
+			continue // it says so itself, but the primary does not hear of it
+		}
 		a, ok := address(kube, member.Name, e.ReplicasService)
 		if ok && a == e.ReplicasService {
 			return a // one name for all of them

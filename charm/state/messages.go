@@ -10,6 +10,14 @@ const (
 	MessageStarting = "awaiting for cluster to start"
 	// MessageMember is upstream's word for a member that comes up.
 	MessageMember = "awaiting for member to start"
+	// MessageAway follows MessagePrimary when the Kubernetes API does not answer.
+	MessageAway = " (the Kubernetes API is away)"
+	// MessageIsolated is for a member that cannot know what the others do.
+	MessageIsolated = "isolated: it cannot reach the Kubernetes API, and serves reads only"
+	// MessageTwo and MessageTwoStrict are on the replica of a cluster of two: what
+	// it cannot survive, and the cure.
+	MessageTwo       = "two units: while one is away the other has the only copy; a third avoids that"
+	MessageTwoStrict = "two units: writes wait while one of them is away; a third avoids that"
 	// MessageCatchingUp is for a replica that is up, but behind.
 	MessageCatchingUp = "catching up with the primary"
 	// MessageRestart is upstream's word for settings that wait for a restart.
@@ -54,6 +62,22 @@ func MessageKube(why string) string {
 // MessageConfig names the option that is wrong.
 func MessageConfig(err error) string {
 	return fmt.Sprintf("Configuration Error: %v", err)
+}
+
+// MessageForeign refuses a volume, and names the ways out. It is never emptied.
+const MessageForeign = "the storage has the data of another cluster: remove this unit, or attach the storage to an application of its own"
+
+// MessageCloning says how far the copy of the primary's data is, in percent.
+func MessageCloning(done Known[int]) string {
+	if percent, known := done.Get(); known {
+		return fmt.Sprintf("cloning the primary: %d %%", percent)
+	}
+	return "cloning the primary"
+}
+
+// MessageLag says how many bytes a replica is behind.
+func MessageLag(bytes int64) string {
+	return fmt.Sprintf("%d MB behind the primary", bytes>>20)
 }
 
 // MessageHandover says who becomes the primary in this unit's place.

@@ -13,15 +13,16 @@ const (
 	PatroniYML = Mount + "/patroni.yml"
 
 	// Scripts of ours that run in the workload.
-	FenceScript = Mount + "/fence.sh"
-	WatchScript = Mount + "/watch.sh"
+	FenceScript     = Mount + "/fence.sh"
+	WatchScript     = Mount + "/watch.sh"
+	FollowersScript = Mount + "/followers.sh"
 
 	PostgresPort = 5432
 	PatroniPort  = 8008
 )
 
 // Files are the files in the workload that the charm owns.
-var Files = []string{PatroniYML, FenceScript, WatchScript}
+var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript}
 
 // DatabaseEndpoints are the endpoints of applications that want a database.
 var DatabaseEndpoints = []string{DatabaseEndpoint}

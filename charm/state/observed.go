@@ -33,7 +33,13 @@ type Observed struct {
 	Workload Known[Workload]
 	Cluster  Known[Cluster]
 	Database Known[Catalog]
-	Kube     Known[Kube]
+	// Streaming are the members that follow the primary, sorted, as its server says:
+	// Patroni goes on showing what a member that is cut off has last said of itself.
+	// Only the leader and the primary's unit look.
+	Streaming Known[[]string]
+	// Cloned is how much of the primary's data this member has copied, in percent.
+	Cloned Known[int]
+	Kube   Known[Kube]
 	// Forbidden tells that Kubernetes refused a right that the charm needs.
 	Forbidden bool
 }
@@ -116,6 +122,7 @@ type Workload struct {
 	Mount     Directory                // where the storage is mounted, as it is now
 	Servers   []Server                 // installed in the image, the newest first
 	DataMajor int                      // of the data directory; 0 when there is none
+	SystemID  string                   // of the data directory, a number; "" when there is none
 	Resources Resources
 }
 
@@ -154,6 +161,9 @@ type Cluster struct {
 	Local   Local
 	Members []Member
 	Dynamic map[string]any // Patroni's dynamic configuration
+	// Away is why the members are not known: Patroni cannot read its store, which
+	// is the Kubernetes API. "" when it can.
+	Away string
 }
 
 // Local is this unit's own member.
@@ -164,6 +174,11 @@ type Local struct {
 	State         string // running, starting, stopped, ...
 	ServerVersion string // 17.5; "" until the server runs
 	ConfigTag     string // which patroni.yml is loaded: see patroni.Config
+}
+
+// Primary tells whether the member takes writes.
+func (l Local) Primary() bool {
+	return l.Running() && (l.Role == "primary" || l.Role == "master") // master: Patroni 3
 }
 
 // Running tells whether the member's server accepts connections.
@@ -313,6 +328,7 @@ type Endpoints struct {
 	Name     string
 	OwnerUID string // "" when nothing owns it
 	Created  time.Time
+	SystemID string // of the cluster, where Patroni keeps it; "" elsewhere
 }
 
 // With returns the labels with the given ones on top.

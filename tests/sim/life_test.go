@@ -234,7 +234,7 @@ func (w *world) check(t *testing.T) {
 		}
 	}
 	for unit, u := range w.model.Units {
-		want, message := "active", ""
+		want, message := "active", map[bool]string{true: state.MessageTwo}[len(w.model.Units) == 2]
 		if unit == w.primary() {
 			message = state.MessagePrimary
 		}
