@@ -149,7 +149,7 @@ func document(p state.Patroni) file {
 			Parameters: p.Parameters,
 			HBA:        p.HBA,
 			Ident:      p.Ident,
-			PrePromote: "/bin/bash " + state.FenceScript + " " + p.Server.BinDir,
+			PrePromote: "python3 " + state.FenceScript + " " + p.Server.BinDir,
 			// By itself pg_basebackup waits for a checkpoint that takes its time: minutes.
 			BaseBackup: []map[string]string{{"checkpoint": "fast"}},
 		},
@@ -191,7 +191,7 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 		file(state.FollowersScript, state.Redacted(followersScript), 0o644))
 }
 
-//go:embed fence.sh
+//go:embed fence.py
 var fenceScript string
 
 //go:embed followers.sh

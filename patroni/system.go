@@ -118,8 +118,7 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	if _, wished := want.Patroni.Get(); wished && have.Local.ConfigTag != want.ConfigTag {
 		steps = append(steps, Reload{want.ConfigTag, want.REST})
 	}
-	// Whoever leaves may be the last who knows that.
-	if (obs.Leader || obs.Leaving) && have.Dynamic != nil {
+	if obs.Leader && have.Dynamic != nil {
 		if patch := DiffDynamic(have.Dynamic, want.Dynamic); len(patch) > 0 {
 			steps = append(steps, Patch{patch, want.REST})
 		}

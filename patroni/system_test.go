@@ -234,8 +234,8 @@ func TestDiff(t *testing.T) {
 		{"a configuration that is not known is not patched", func(_ *state.Observed, c *state.Cluster, _ *state.Desired) { c.Dynamic = nil }, nil},
 		{"a restart is wished", func(_ *state.Observed, _ *state.Cluster, w *state.Desired) { w.Restart = state.Member{Name: "db-1"} },
 			[]string{"restart PostgreSQL of db-1 for changed settings"}},
-		{"a unit on its way out patches, too", func(o *state.Observed, _ *state.Cluster, w *state.Desired) {
-			o.Leader, o.Leaving, w.Dynamic, w.Patroni = false, true, map[string]any{"ttl": 30}, state.Known[state.Patroni]{}
+		{"a leader on its way out patches, too", func(o *state.Observed, _ *state.Cluster, w *state.Desired) {
+			o.Leaving, w.Dynamic, w.Patroni = true, map[string]any{"ttl": 30}, state.Known[state.Patroni]{}
 		}, []string{"patch the cluster's configuration: map[ttl:30]"}},
 		{"a successor takes over", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.Name, w.Successor = "db-0", state.Member{Name: "db-1"}

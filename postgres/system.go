@@ -122,6 +122,13 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 	if err != nil {
 		return err
 	}
+	var replica bool // it has the lock of the primary, and will be it in a moment
+	if err := s.conns["postgres"].QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&replica); err != nil {
+		return fmt.Errorf("cannot read whether the server is the primary: %w", err)
+	}
+	if replica {
+		return errors.New("the primary is being promoted")
+	}
 	obs.Streaming = state.Value(streaming)
 	if !obs.Leader {
 		return nil

@@ -130,6 +130,8 @@ func condition(obs state.Observed, want *state.Desired) {
 		wait(state.MessageCatchingUp)
 	case cluster.Local.Primary():
 		want.Message = state.MessagePrimary
+	case me.Role == "leader":
+		wait(state.MessagePromoting)
 	default:
 		want.Message = replica(me, cluster)
 	}

@@ -124,10 +124,15 @@ func TestMemberStatus(t *testing.T) {
 			func(o *state.Observed) {
 				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "master" })
 			}, none, true, "Primary", "17.5"},
-		{"a replica has nothing to say",
-			func(o *state.Observed) {
-				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
-			}, none, true, "", "17.5"},
+		{"one that has the lock is promoted in a moment", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
+		}, soon("being promoted"), true, "", "17.5"},
+		{"a replica has nothing to say", func(o *state.Observed) {
+			asReplicaOfTwo(o, 0, false)
+			changeKnown(&o.Cluster, func(c *state.Cluster) {
+				c.Members = append(c.Members, state.Member{Name: "db-2", Role: "replica", State: "streaming"})
+			})
+		}, none, true, "", "17.5"},
 		{"one of two says what they cannot survive", func(o *state.Observed) { asReplicaOfTwo(o, 0, false) },
 			none, true, "two units: while one is away the other has the only copy; a third avoids that", "17.5"},
 		{"or what they wait for then", func(o *state.Observed) { asReplicaOfTwo(o, 0, true) },

@@ -40,6 +40,9 @@ func announcement(obs state.Observed, cluster state.Cluster) string {
 	if !known || !connected || !me.Running() {
 		return ""
 	}
+	if me.Role == "leader" && !cluster.Local.Primary() {
+		return "" // it is being promoted
+	}
 	pod, ok := kube.Pod(me.Name)
 	if !ok || pod.IP == "" {
 		return ""

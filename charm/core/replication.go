@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,11 +16,15 @@ type Replication struct{}
 func (Replication) Name() string { return "replication" }
 
 // Desire implements charm.Handler. The units that are to stay count, not those
-// that are here: what leaves must not be waited for.
+// that are here: what leaves must not be waited for. But a primary that leaves
+// first hands over, and until then any replica should be fit to succeed.
 func (Replication) Desire(obs state.Observed, want *state.Desired) {
 	units, known := obs.Units.Get()
 	cluster, ok := obs.Cluster.Get()
 	if !known || !ok || len(units) == 0 || obs.Config.Err() != nil {
+		return
+	}
+	if primary, ok := cluster.Primary(); ok && !slices.Contains(units, state.UnitName(primary.Name)) {
 		return
 	}
 	replicas := len(units) - 1
@@ -78,12 +83,11 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 	if primary, ok := cluster.Primary(); !ok || primary.Name != obs.Unit.Pod() {
 		return
 	}
-	for _, name := range units {
-		if name == obs.Unit.Name {
-			return // it stays
-		}
-		member, ok := cluster.Member(strings.ReplaceAll(name, "/", "-"))
-		if ok && better(member, want.Successor) {
+	if slices.Contains(units, obs.Unit.Name) {
+		return
+	}
+	for _, member := range cluster.Members {
+		if slices.Contains(units, state.UnitName(member.Name)) && better(member, want.Successor) {
 			want.Successor = member
 		}
 	}

@@ -60,6 +60,7 @@ func TestReplication(t *testing.T) {
 		"the units are not known":        func(o *state.Observed) { o.Units = state.Known[[]string]{} },
 		"the application is removed":     func(o *state.Observed) { o.Units = state.Value([]string{}) },
 		"the cluster is not known":       func(o *state.Observed) { o.Cluster = state.Known[state.Cluster]{} },
+		"the primary leaves":             func(o *state.Observed) { o.Units = state.Value(five[1:]) },
 		"the configuration is not valid": func(o *state.Observed) { o.Config = config.Parse(map[string]any{"profile": 1}) },
 	} {
 		obs := running()

@@ -20,6 +20,8 @@ const (
 	MessageTwoStrict = "two units: writes wait while one of them is away; a third avoids that"
 	// MessageCatchingUp is for a replica that is up, but behind.
 	MessageCatchingUp = "catching up with the primary"
+	// MessagePromoting is for the member that is to be the primary in a moment.
+	MessagePromoting = "being promoted"
 	// MessageRestart is upstream's word for settings that wait for a restart.
 	MessageRestart = "Awaiting restart operation"
 	// MessageLeader says that the passwords do not exist yet.

@@ -13,7 +13,7 @@ const (
 	PatroniYML = Mount + "/patroni.yml"
 
 	// Scripts of ours that run in the workload.
-	FenceScript     = Mount + "/fence.sh"
+	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
 	FollowersScript = Mount + "/followers.sh"
 

@@ -67,6 +67,15 @@ func (u Unit) Scope() string { return "patroni-" + u.App }
 // PeerSecret is the label of the secret that holds the system users' passwords.
 func (u Unit) PeerSecret() string { return PeerEndpoint + "." + u.App + ".app" }
 
+// UnitName is the name of the unit that has a pod, whose member has the pod's name.
+func UnitName(pod string) string {
+	i := strings.LastIndexByte(pod, '-')
+	if i < 0 {
+		return pod
+	}
+	return pod[:i] + "/" + pod[i+1:]
+}
+
 // PodName is the name that a StatefulSet gives to the pod of a unit.
 func PodName(app string, number int) string { return fmt.Sprintf("%s-%d", app, number) }
 
