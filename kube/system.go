@@ -169,6 +169,9 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	if pod, ok := have.Pod(s.unit.Pod()); ok && !contains(pod.Labels, want.PodLabels) {
 		steps = append(steps, LabelPod{pod.Name, want.PodLabels})
 	}
+	for _, name := range want.Demoted {
+		steps = append(steps, LabelPod{name, map[string]string{state.RoleLabel: "replica"}})
+	}
 	if !obs.Leader {
 		return steps
 	}

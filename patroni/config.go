@@ -6,6 +6,8 @@ import (
 	_ "embed" // the scripts
 	"encoding/hex"
 	"fmt"
+	"net"
+	"strconv"
 
 	"gopkg.in/yaml.v3"
 
@@ -106,8 +108,10 @@ func document(p state.Patroni) file {
 		Name:  p.Unit.Pod(),
 		RESTAPI: restAPI{
 			// An asterisk is every address of both families.
-			Listen:         fmt.Sprintf("*:%d", state.PatroniPort),
-			ConnectAddress: fmt.Sprintf("%s:%d", p.Unit.Host(), state.PatroniPort),
+			Listen: fmt.Sprintf("*:%d", state.PatroniPort),
+			// An address, not a name: a member that is cut off has no name server
+			// either, and would wait for one while its lock runs out.
+			ConnectAddress: net.JoinHostPort(p.IP, strconv.Itoa(state.PatroniPort)),
 			// Protects what changes something; reading is open.
 			Authentication: credentials{"patroni", p.Passwords.REST.Reveal()},
 		},
@@ -136,7 +140,7 @@ func document(p state.Patroni) file {
 		},
 		PostgreSQL: postgreSQL{
 			Listen:         fmt.Sprintf("*:%d", state.PostgresPort),
-			ConnectAddress: fmt.Sprintf("%s:%d", p.Unit.Host(), state.PostgresPort),
+			ConnectAddress: net.JoinHostPort(p.IP, strconv.Itoa(state.PostgresPort)),
 			UseUnixSocket:  true, // works before and without DNS
 			DataDir:        state.DataDir,
 			BinDir:         p.Server.BinDir,

@@ -17,7 +17,7 @@ var store = []string{"patroni-db", "patroni-db-config", "patroni-db-sync"}
 // running is what a unit observes whose member is the primary. A test changes a
 // fact or two of it.
 func running() state.Observed {
-	kube := state.Kube{Owner: state.Owner{Name: "db", UID: "ours"}, Endpoints: map[string]state.Endpoints{}}
+	kube := state.Kube{Owner: state.Owner{Name: "db", UID: "ours"}, Pods: []state.Pod{{Name: "db-0", IP: "10.1.0.1"}}, Endpoints: map[string]state.Endpoints{}}
 	for _, name := range store {
 		kube.Endpoints[name] = state.Endpoints{Name: name, OwnerUID: "ours"}
 	}
@@ -130,6 +130,34 @@ func TestUsers(t *testing.T) {
 				t.Errorf("the roles are %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestAnOldPrimaryLosesItsLabel(t *testing.T) {
+	t.Parallel()
+	labelled := func(o *state.Observed) {
+		changeKnown(&o.Kube, func(k *state.Kube) {
+			k.Pods = []state.Pod{
+				{Name: "db-0", Labels: map[string]string{"role": "primary"}},
+				{Name: "db-1", Labels: map[string]string{"role": "primary"}},
+				{Name: "db-2", Labels: map[string]string{"role": "replica"}},
+			}
+		})
+	}
+	for name, test := range map[string]struct {
+		change func(*state.Observed)
+		want   []string
+	}{
+		"the new primary takes it off":    {func(*state.Observed) {}, []string{"db-1"}},
+		"one that is promoted yet waits":  {func(o *state.Observed) { changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" }) }, nil},
+		"nobody does without one primary": {func(o *state.Observed) { changeKnown(&o.Cluster, func(c *state.Cluster) { c.Members = nil }) }, nil},
+	} {
+		obs := running()
+		labelled(&obs)
+		test.change(&obs)
+		if got := desire(obs, Objects{}).Demoted; !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
 	}
 }
 

@@ -28,13 +28,15 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	want.Directory = state.Directory{Path: state.Mount, User: state.SystemUser, Group: state.SystemUser}
-	want.Patroni = state.Value(state.Patroni{
-		Unit: obs.Unit, Server: server,
-		Passwords: state.Passwords{
-			Operator: secret["operator-password"], Replication: secret["replication-password"],
-			Rewind: secret["rewind-password"], REST: want.REST,
-		},
-	})
+	if ip, known := address(obs); known {
+		want.Patroni = state.Value(state.Patroni{
+			Unit: obs.Unit, IP: ip, Server: server,
+			Passwords: state.Passwords{
+				Operator: secret["operator-password"], Replication: secret["replication-password"],
+				Rewind: secret["rewind-password"], REST: want.REST,
+			},
+		})
+	}
 	condition(obs, want)
 	want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
 }
@@ -85,13 +87,20 @@ func ready(obs state.Observed, store []string) (state.Server, *state.Problem) {
 	if !ok {
 		return none, &state.Problem{Severity: state.Waiting, Message: state.MessageKube(obs.Kube.Why()), Soon: true}
 	}
-	if !storeReady(kube, store) {
+	if _, known := address(obs); !known || !storeReady(kube, store) {
 		return wait(state.MessageStarting)
 	}
 	if cluster := kube.Endpoints[obs.Unit.Scope()+"-config"].SystemID; foreign(workload.SystemID, cluster) {
 		return block(state.MessageForeign)
 	}
 	return server, nil
+}
+
+// address returns the address of this unit's pod.
+func address(obs state.Observed) (string, bool) {
+	kube, _ := obs.Kube.Get()
+	pod, _ := kube.Pod(obs.Unit.Pod())
+	return pod.IP, pod.IP != ""
 }
 
 // foreign tells whether data are of another cluster than this one.

@@ -30,7 +30,7 @@ func (Objects) Desire(obs state.Observed, want *state.Desired) {
 		want.Services = append(want.Services, state.KubeService{
 			Name: s.name, Labels: ours, Ports: ports,
 			// Patroni moves the role label when the role moves.
-			Selector: map[string]string{"app.kubernetes.io/name": app, "cluster-name": scope, "role": s.role},
+			Selector: map[string]string{"app.kubernetes.io/name": app, "cluster-name": scope, state.RoleLabel: s.role},
 		})
 	}
 	// A headless Service without pods: without one of its name, Kubernetes may
@@ -42,11 +42,30 @@ func (Objects) Desire(obs state.Observed, want *state.Desired) {
 	if !ok {
 		return
 	}
+	want.Demoted = impostors(obs, kube)
 	for _, name := range slices.Sorted(maps.Keys(kube.Endpoints)) {
 		if leftover(kube.Endpoints[name], kube.Owner) {
 			want.Leftovers = append(want.Leftovers, name)
 		}
 	}
+}
+
+// impostors are the pods that the Service of the primary leads to besides this
+// one, which is the primary's. An old primary that is cut off or frozen cannot
+// take its label off.
+func impostors(obs state.Observed, kube state.Kube) []string {
+	cluster, _ := obs.Cluster.Get()
+	primary, ok := cluster.Primary()
+	if !ok || primary.Name != obs.Unit.Pod() || !cluster.Local.Primary() {
+		return nil
+	}
+	var names []string
+	for _, pod := range kube.Pods {
+		if pod.Name != primary.Name && pod.Labels[state.RoleLabel] == "primary" {
+			names = append(names, pod.Name)
+		}
+	}
+	return names
 }
 
 // leftover tells whether a dead application of the same name left the object:

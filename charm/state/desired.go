@@ -28,6 +28,7 @@ type Desired struct {
 	Databases []Database
 	// Kubernetes
 	PodLabels map[string]string
+	Demoted   []string // pods that are labelled as the primary's, but are not
 	Services  []KubeService
 	Endpoints []string // names of Patroni's objects, owned by the application
 	Leftovers []string // Patroni's objects of a dead namesake, to be deleted
@@ -58,6 +59,7 @@ func (d *Desired) Problem(p Problem) { d.Problems = append(d.Problems, p) }
 // Patroni is what patroni.yml is made of.
 type Patroni struct {
 	Unit       Unit
+	IP         string // of the unit's pod
 	Server     Server
 	Passwords  Passwords
 	Parameters map[string]string

@@ -17,6 +17,8 @@ const (
 	WatchScript     = Mount + "/watch.sh"
 	FollowersScript = Mount + "/followers.sh"
 
+	RoleLabel = "role" // of pods, set by Patroni: primary or replica
+
 	PostgresPort = 5432
 	PatroniPort  = 8008
 )
