@@ -3,7 +3,9 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -83,6 +85,10 @@ func (a api) at(r *rest.Request, path string) *rest.Request {
 func do(ctx context.Context, r *rest.Request) ([]byte, error) {
 	result := r.Do(ctx)
 	if err := result.Error(); err != nil {
+		var broken *url.Error // it names the whole address, which nobody wants to read
+		if errors.As(err, &broken) {
+			err = broken.Err
+		}
 		return nil, err
 	}
 	return result.Raw()

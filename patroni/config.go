@@ -6,8 +6,6 @@ import (
 	_ "embed" // the scripts
 	"encoding/hex"
 	"fmt"
-	"net"
-	"strconv"
 
 	"gopkg.in/yaml.v3"
 
@@ -109,9 +107,9 @@ func document(p state.Patroni) file {
 		RESTAPI: restAPI{
 			// An asterisk is every address of both families.
 			Listen: fmt.Sprintf("*:%d", state.PatroniPort),
-			// An address, not a name: a member that is cut off has no name server
-			// either, and would wait for one while its lock runs out.
-			ConnectAddress: net.JoinHostPort(p.IP, strconv.Itoa(state.PatroniPort)),
+			// A name, not an address: that of a pod which is gone is known to be gone at
+			// once, whereas nobody answers at its address.
+			ConnectAddress: fmt.Sprintf("%s:%d", p.Unit.Host(), state.PatroniPort),
 			// Protects what changes something; reading is open.
 			Authentication: credentials{"patroni", p.Passwords.REST.Reveal()},
 		},
@@ -140,7 +138,7 @@ func document(p state.Patroni) file {
 		},
 		PostgreSQL: postgreSQL{
 			Listen:         fmt.Sprintf("*:%d", state.PostgresPort),
-			ConnectAddress: net.JoinHostPort(p.IP, strconv.Itoa(state.PostgresPort)),
+			ConnectAddress: fmt.Sprintf("%s:%d", p.Unit.Host(), state.PostgresPort),
 			UseUnixSocket:  true, // works before and without DNS
 			DataDir:        state.DataDir,
 			BinDir:         p.Server.BinDir,

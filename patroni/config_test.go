@@ -17,7 +17,6 @@ import (
 func member() state.Patroni {
 	return state.Patroni{
 		Unit:   state.Unit{Name: "db/2", App: "db", Number: 2, Model: "test", ModelUUID: "uuid"},
-		IP:     "10.1.0.3",
 		Server: state.Server{Major: 17, BinDir: "/usr/lib/postgresql/17/bin"},
 		Passwords: state.Passwords{
 			Operator: "fake-operator", Replication: "fake-replication", Rewind: "fake-rewind", REST: "fake-rest",

@@ -28,15 +28,13 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	want.Directory = state.Directory{Path: state.Mount, User: state.SystemUser, Group: state.SystemUser}
-	if ip, known := address(obs); known {
-		want.Patroni = state.Value(state.Patroni{
-			Unit: obs.Unit, IP: ip, Server: server,
-			Passwords: state.Passwords{
-				Operator: secret["operator-password"], Replication: secret["replication-password"],
-				Rewind: secret["rewind-password"], REST: want.REST,
-			},
-		})
-	}
+	want.Patroni = state.Value(state.Patroni{
+		Unit: obs.Unit, Server: server,
+		Passwords: state.Passwords{
+			Operator: secret["operator-password"], Replication: secret["replication-password"],
+			Rewind: secret["rewind-password"], REST: want.REST,
+		},
+	})
 	condition(obs, want)
 	want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
 }
@@ -87,20 +85,13 @@ func ready(obs state.Observed, store []string) (state.Server, *state.Problem) {
 	if !ok {
 		return none, &state.Problem{Severity: state.Waiting, Message: state.MessageKube(obs.Kube.Why()), Soon: true}
 	}
-	if _, known := address(obs); !known || !storeReady(kube, store) {
+	if !storeReady(kube, store) {
 		return wait(state.MessageStarting)
 	}
 	if cluster := kube.Endpoints[obs.Unit.Scope()+"-config"].SystemID; foreign(workload.SystemID, cluster) {
 		return block(state.MessageForeign)
 	}
 	return server, nil
-}
-
-// address returns the address of this unit's pod.
-func address(obs state.Observed) (string, bool) {
-	kube, _ := obs.Kube.Get()
-	pod, _ := kube.Pod(obs.Unit.Pod())
-	return pod.IP, pod.IP != ""
 }
 
 // foreign tells whether data are of another cluster than this one.
@@ -199,8 +190,13 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 				// A fast shutdown writes a checkpoint first, which takes minutes
 				// when much of the cache is dirty. SIGKILL loses nothing, but
 				// costs the recovery.
-				KillDelay:   "5m0s",
-				Environment: map[string]string{"LC_ALL": "C.UTF-8"},
+				KillDelay: "5m0s",
+				Environment: map[string]string{
+					"LC_ALL": "C.UTF-8",
+					// resolv.conf(5). A primary that is cut off has no name server, either: it
+					// must not wait for one for longer than its lock lasts.
+					"RES_OPTIONS": "timeout:1 attempts:2",
+				},
 			},
 		},
 		Checks: map[string]state.Check{

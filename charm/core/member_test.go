@@ -158,8 +158,7 @@ func TestMemberStatus(t *testing.T) {
 			}
 			_, runs := want.Patroni.Get()
 			layer, _ := want.Layer.Get()
-			_, located := obs.Kube.Get() // without its address a member's file stays as it is
-			if _, service := layer.Services["postgresql"]; runs != (test.runs && located) || service != test.runs {
+			if _, service := layer.Services["postgresql"]; runs != test.runs || service != test.runs {
 				t.Errorf("patroni.yml is wished: %t, the service: %t; want %t", runs, service, test.runs)
 			}
 		})

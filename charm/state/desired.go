@@ -59,7 +59,6 @@ func (d *Desired) Problem(p Problem) { d.Problems = append(d.Problems, p) }
 // Patroni is what patroni.yml is made of.
 type Patroni struct {
 	Unit       Unit
-	IP         string // of the unit's pod
 	Server     Server
 	Passwords  Passwords
 	Parameters map[string]string

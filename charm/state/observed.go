@@ -57,6 +57,10 @@ type Unit struct {
 // Pod is the name of the unit's pod, which is also its Patroni member name.
 func (u Unit) Pod() string { return PodName(u.App, u.Number) }
 
+// Host is the stable DNS name of the unit's pod within its namespace: the
+// headless Service of the StatefulSet publishes it, ready or not.
+func (u Unit) Host() string { return u.Pod() + "." + u.App + "-endpoints" }
+
 // Scope is Patroni's name for the cluster of this application.
 func (u Unit) Scope() string { return "patroni-" + u.App }
 

@@ -152,6 +152,7 @@ func TestNamesOfAUnit(t *testing.T) {
 	unit := state.Unit{Name: "db/2", App: "db", Number: 2}
 	for what, names := range map[string][2]string{
 		"pod":         {unit.Pod(), "db-2"},
+		"host":        {unit.Host(), "db-2.db-endpoints"},
 		"scope":       {unit.Scope(), "patroni-db"},
 		"peer secret": {unit.PeerSecret(), "database-peers.db.app"},
 	} {
