@@ -119,7 +119,7 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		}
 		if failed != nil {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
-		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes < maxPasses {
+		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes < maxPasses && !(did.published && want.Soon()) {
 			continue
 		}
 		out.Status = want.Status()

@@ -91,7 +91,7 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	}
 	orphans := false
 	for _, e := range endpoints.Items {
-		facts := state.Endpoints{Name: e.Name, OwnerUID: ownerUID(e.OwnerReferences, kube.Owner.UID), Created: e.CreationTimestamp.Time, SystemID: e.Annotations["initialize"]}
+		facts := state.Endpoints{Name: e.Name, OwnerUID: ownerUID(e.OwnerReferences, kube.Owner.UID), Created: e.CreationTimestamp.Time, SystemID: e.Annotations["initialize"], Leader: e.Annotations["leader"]}
 		orphans = orphans || facts.OwnerUID == ""
 		kube.Endpoints[e.Name] = facts
 	}

@@ -96,6 +96,7 @@ type postgreSQL struct {
 	Parameters     map[string]string      `yaml:"parameters"`
 	HBA            []string               `yaml:"pg_hba"`
 	Ident          []string               `yaml:"pg_ident,omitempty"`
+	BinName        map[string]string      `yaml:"bin_name"`
 	PrePromote     string                 `yaml:"pre_promote"`
 	BaseBackup     []map[string]string    `yaml:"basebackup"`
 }
@@ -151,6 +152,7 @@ func document(p state.Patroni) file {
 			Parameters: p.Parameters,
 			HBA:        p.HBA,
 			Ident:      p.Ident,
+			BinName:    map[string]string{"pg_rewind": state.RewindScript},
 			PrePromote: "python3 " + state.FenceScript + " " + p.Server.BinDir,
 			// By itself pg_basebackup waits for a checkpoint that takes its time: minutes.
 			BaseBackup: []map[string]string{{"checkpoint": "fast"}},
@@ -190,14 +192,18 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 	}
 	want.Files = append(want.Files, file(state.PatroniYML, content, 0o600),
 		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644),
-		file(state.FollowersScript, state.Redacted(followersScript), 0o644))
+		file(state.FollowersScript, state.Redacted(followersScript), 0o644),
+		file(state.RewindScript, state.Redacted(rewindScript), 0o755))
 }
 
-//go:embed fence.py
+//go:embed scripts/fence.py
 var fenceScript string
 
-//go:embed followers.sh
+//go:embed scripts/followers.sh
 var followersScript string
 
-//go:embed watch.sh
+//go:embed scripts/rewind.py
+var rewindScript string
+
+//go:embed scripts/watch.sh
 var watchScript string

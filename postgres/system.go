@@ -18,7 +18,7 @@ import (
 // the catalogue only. A statement may have to wait for a lock that a client's
 // DDL holds.
 const (
-	connectTimeout   = 3 * time.Second
+	connectTimeout   = 2 * time.Second
 	statementTimeout = 10 * time.Second
 	lockTimeout      = 5 * time.Second
 )
@@ -142,11 +142,7 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 }
 
 func primary(obs state.Observed) (Server, error) {
-	cluster, ok := obs.Cluster.Get()
-	if !ok {
-		return Server{}, errors.New("no cluster")
-	}
-	member, ok := cluster.Primary()
+	member, ok := obs.Primary()
 	if !ok {
 		return Server{}, errors.New("no primary")
 	}

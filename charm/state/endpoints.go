@@ -3,7 +3,6 @@ package state
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -23,10 +22,6 @@ type ClientEndpoints struct {
 // Published returns what clients should be told now. It is unknown while there
 // is no primary, or two claim to be: then what was published before stays.
 func (o Observed) Published() Known[ClientEndpoints] {
-	cluster, ok := o.Cluster.Get()
-	if !ok {
-		return Unknown[ClientEndpoints](o.Cluster.Why())
-	}
 	kube, ok := o.Kube.Get()
 	if !ok {
 		return Unknown[ClientEndpoints](o.Kube.Why())
@@ -35,10 +30,11 @@ func (o Observed) Published() Known[ClientEndpoints] {
 	if !ok {
 		return Unknown[ClientEndpoints](o.Database.Why())
 	}
-	primary, ok := cluster.Primary()
+	primary, ok := o.Primary()
 	if !ok {
 		return Unknown[ClientEndpoints]("there is not one primary")
 	}
+	replicas := o.replicas()
 	service := func(suffix string) string {
 		return fmt.Sprintf("%s-%s.%s.svc.%s:%d", o.Unit.App, suffix, o.Unit.Model, kube.Domain, PostgresPort)
 	}
@@ -48,7 +44,7 @@ func (o Observed) Published() Known[ClientEndpoints] {
 	}
 	if o.Config.String("client-endpoints") == "service" {
 		e.Primary, e.ReadOnly = e.PrimaryService, e.ReplicasService
-		if len(cluster.Replicas()) == 0 {
+		if len(replicas) == 0 {
 			e.ReadOnly = e.Primary
 		}
 		return Value(e)
@@ -56,18 +52,43 @@ func (o Observed) Published() Known[ClientEndpoints] {
 	if e.Primary, ok = address(kube, primary.Name, e.PrimaryService); !ok {
 		return Unknown[ClientEndpoints]("the primary's pod has no address yet")
 	}
-	e.ReadOnly = o.readOnly(kube, cluster, e)
+	e.ReadOnly = readOnly(kube, replicas, e)
 	return Value(e)
 }
 
-func (o Observed) readOnly(kube Kube, cluster Cluster, e ClientEndpoints) string {
-	streaming, known := o.Streaming.Get()
-	var addresses []string
+// Primary returns the member that has the primary's lock. Kubernetes, which keeps
+// it, also tells while this unit's own member is down.
+func (o Observed) Primary() (Member, bool) {
+	cluster, _ := o.Cluster.Get()
+	kube, _ := o.Kube.Get()
+	holder := kube.Endpoints[o.Unit.Scope()].Leader
+	if holder == "" {
+		return cluster.Primary()
+	}
+	if member, ok := cluster.Member(holder); ok {
+		return member, true
+	}
+	return Member{Name: holder, Role: "leader", Host: holder + "." + o.Unit.App + "-endpoints", Port: PostgresPort}, true
+}
+
+// replicas are the names of the members that follow the primary, sorted: those
+// that its server knows, rather than what members say of themselves.
+func (o Observed) replicas() []string {
+	if streaming, known := o.Streaming.Get(); known {
+		return streaming
+	}
+	cluster, _ := o.Cluster.Get()
+	var names []string
 	for _, member := range cluster.Replicas() {
-		if known && !slices.Contains(streaming, member.Name) {
-			continue // it says so itself, but the primary does not hear of it
-		}
-		a, ok := address(kube, member.Name, e.ReplicasService)
+		names = append(names, member.Name)
+	}
+	return names
+}
+
+func readOnly(kube Kube, replicas []string, e ClientEndpoints) string {
+	var addresses []string
+	for _, name := range replicas {
+		a, ok := address(kube, name, e.ReplicasService)
 		if ok && a == e.ReplicasService {
 			return a // one name for all of them
 		}

@@ -113,7 +113,7 @@ func TestPublishedNeedsEveryFact(t *testing.T) {
 		away   string
 		change func(*state.Observed)
 	}{
-		{"cluster is away", func(o *state.Observed) { o.Cluster = state.Unknown[state.Cluster]("cluster is away") }},
+		{"there is not one primary", func(o *state.Observed) { o.Cluster = state.Unknown[state.Cluster]("cluster is away") }},
 		{"kube is away", func(o *state.Observed) { o.Kube = state.Unknown[state.Kube]("kube is away") }},
 		{"database is away", func(o *state.Observed) { o.Database = state.Unknown[state.Catalog]("database is away") }},
 	} {
@@ -130,6 +130,35 @@ func TestPublishedNeedsEveryFact(t *testing.T) {
 				t.Errorf("it is known: %t, %q", known, obs.Published().Why())
 			}
 		})
+	}
+}
+
+// Kubernetes and the primary's server know enough: this unit's own member need not
+// be up, and what it has heard last need not be true.
+func TestPublishedWithoutTheOwnMember(t *testing.T) {
+	t.Parallel()
+	stale := state.Cluster{Members: []state.Member{
+		{Name: "db-0", Role: "leader", State: "running"}, {Name: "db-1", Role: "replica", State: "streaming"}, {Name: "db-2", Role: "replica", State: "streaming"},
+	}}
+	for name, cluster := range map[string]state.Known[state.Cluster]{
+		"the member is down":        state.Unknown[state.Cluster]("refused"),
+		"it has not heard of it":    state.Value(stale),
+		"it cannot reach the store": state.Value(state.Cluster{Away: "status 503"}),
+	} {
+		obs := state.Observed{
+			Unit: state.Unit{App: "db", Model: "test"}, Config: config.Parse(nil), Cluster: cluster,
+			Kube: state.Value(state.Kube{
+				Pods:      []state.Pod{{Name: "db-0", IP: "10.1.0.1"}, {Name: "db-1", IP: "10.1.0.2"}, {Name: "db-2", IP: "10.1.0.3"}},
+				Endpoints: map[string]state.Endpoints{"patroni-db": {Leader: "db-1"}},
+			}),
+			Database: state.Value(state.Catalog{}), Streaming: state.Value([]string{"db-2"}),
+		}
+		if primary, _ := obs.Primary(); primary.Name != "db-1" {
+			t.Errorf("%s: the primary is %v", name, primary)
+		}
+		if got, _ := obs.Published().Get(); got.Primary != "10.1.0.2:5432" || got.ReadOnly != "10.1.0.3:5432" {
+			t.Errorf("%s: %v is published", name, got)
+		}
 	}
 }
 

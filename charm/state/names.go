@@ -15,6 +15,7 @@ const (
 	// Scripts of ours that run in the workload.
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
+	RewindScript    = Mount + "/rewind.py"
 	FollowersScript = Mount + "/followers.sh"
 
 	RoleLabel = "role" // of pods, set by Patroni: primary or replica
@@ -24,7 +25,7 @@ const (
 )
 
 // Files are the files in the workload that the charm owns.
-var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript}
+var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript, RewindScript}
 
 // DatabaseEndpoints are the endpoints of applications that want a database.
 var DatabaseEndpoints = []string{DatabaseEndpoint}

@@ -338,6 +338,7 @@ type Endpoints struct {
 	OwnerUID string // "" when nothing owns it
 	Created  time.Time
 	SystemID string // of the cluster, where Patroni keeps it; "" elsewhere
+	Leader   string // the member that has the primary's lock, where Patroni keeps it
 }
 
 // With returns the labels with the given ones on top.
