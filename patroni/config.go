@@ -193,7 +193,8 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 	want.Files = append(want.Files, file(state.PatroniYML, content, 0o600),
 		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644),
 		file(state.FollowersScript, state.Redacted(followersScript), 0o644),
-		file(state.RewindScript, state.Redacted(rewindScript), 0o755))
+		file(state.RewindScript, state.Redacted(rewindScript), 0o755),
+		file(state.SuperviseScript, state.Redacted(superviseScript), 0o644))
 }
 
 //go:embed scripts/fence.py
@@ -204,6 +205,9 @@ var followersScript string
 
 //go:embed scripts/rewind.py
 var rewindScript string
+
+//go:embed scripts/supervise.sh
+var superviseScript string
 
 //go:embed scripts/watch.sh
 var watchScript string

@@ -183,7 +183,7 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 			state.ServiceName: {
 				Override: "replace",
 				Summary:  "Patroni, which runs PostgreSQL",
-				Command:  "patroni " + state.PatroniYML,
+				Command:  "/bin/bash " + state.SuperviseScript + " " + state.PatroniYML,
 				Startup:  "enabled",
 				User:     state.SystemUser,
 				Group:    state.SystemUser,

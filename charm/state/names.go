@@ -13,6 +13,7 @@ const (
 	PatroniYML = Mount + "/patroni.yml"
 
 	// Scripts of ours that run in the workload.
+	SuperviseScript = Mount + "/supervise.sh"
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
 	RewindScript    = Mount + "/rewind.py"
@@ -25,7 +26,7 @@ const (
 )
 
 // Files are the files in the workload that the charm owns.
-var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript, RewindScript}
+var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript, RewindScript, SuperviseScript}
 
 // DatabaseEndpoints are the endpoints of applications that want a database.
 var DatabaseEndpoints = []string{DatabaseEndpoint}

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Pebble runs this as the service: Patroni, started again whenever it ends.
+#
+# Pebble could do that by itself, but when Patroni alone is killed the server that
+# it leaves running holds the pipe of its output, and Pebble waits for the end of
+# that for most of the kill-delay: minutes in which the lock runs out. Patroni
+# finds the server again. The argument is Patroni's configuration.
+
+trap 'stopping=yes; kill -TERM "$patroni" 2>/dev/null' TERM INT
+while [ -z "$stopping" ]; do
+  patroni "$1" &
+  patroni=$!
+  while kill -0 "$patroni" 2>/dev/null; do # a signal ends the wait before Patroni ends
+    wait "$patroni"
+  done
+  [ -n "$stopping" ] || sleep 1
+done

@@ -1,0 +1,194 @@
+//go:build localmodel
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/tests/localmodel"
+	"charmhub.io/postgresql-k8s/tests/localmodel/node"
+)
+
+// primary is the unit that shows Primary.
+func (w *world) primary() string {
+	w.t.Helper()
+	var found []string
+	for _, u := range w.Status().App(app).Units {
+		if u.Workload.Message == state.MessagePrimary {
+			found = append(found, u.Name)
+		}
+	}
+	if len(found) != 1 {
+		w.t.Fatalf("the primaries are %v", found)
+	}
+	return found[0]
+}
+
+// write adds a row and expects as many as were added in all.
+func (w *world) write(unit string, rows int) {
+	w.t.Helper()
+	w.psql(unit, "CREATE TABLE IF NOT EXISTS kept (n int); INSERT INTO kept VALUES ("+strconv.Itoa(rows)+")")
+	if got := w.psql(unit, "SELECT count(*) FROM kept"); got != strconv.Itoa(rows) {
+		w.t.Fatalf("there are %s rows, want %d", got, rows)
+	}
+}
+
+func (w *world) streaming(unit string, replicas int) {
+	w.t.Helper()
+	var out string
+	var err error
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("last seen: %s (%v)", out, err)
+		}
+	}()
+	w.eventually(fmt.Sprint(replicas, " streaming replicas"), func() bool {
+		out, err = w.tryPsql(unit, "SELECT application_name, state FROM pg_stat_replication")
+		return err == nil && strings.Count(out, "|streaming") == replicas
+	})
+}
+
+// TestScaling removes the primary's unit with most others, and brings them back on
+// the volumes that they left behind.
+func TestScaling(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(3)
+	w.settle(3)
+	w.write(app+"/0", 1)
+	w.must(w.AddUnit(app, 2))
+	w.settle(5)
+	w.streaming(app+"/0", 4)
+	w.write(app+"/4", 2)
+
+	if w.primary() == app+"/0" { // the one that stays
+		w.must(w.KillPod(app + "/0"))
+		w.wait("another primary", func(s localmodel.Status) bool {
+			for _, u := range s.App(app).Units[1:] {
+				if u.Workload.Message == state.MessagePrimary {
+					return s.Settled(app, 5)
+				}
+			}
+			return false
+		})
+	}
+	w.must(w.RemoveUnit(app, 4))
+	w.wait("one unit", func(s localmodel.Status) bool { return s.Settled(app, 1) && len(s.App(app).Units) == 1 })
+	w.eventually("the primary here", func() bool { return w.Status().App(app).Units[0].Workload.Message == state.MessagePrimary })
+	w.write(app+"/0", 3)
+
+	w.must(w.AddUnit(app, 2))
+	w.settle(3)
+	w.streaming(app+"/0", 2)
+	w.write(app+"/2", 4)
+	if sync := w.psql(app+"/0", "SHOW synchronous_standby_names"); !strings.HasPrefix(sync, "ANY 1 (") || strings.Count(sync, app) != 2 {
+		t.Errorf("commits are confirmed by %s", sync)
+	}
+}
+
+// TestZeroAndBack scales to nothing and back: the volumes are what is left.
+func TestZeroAndBack(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(3)
+	w.settle(3)
+	w.write(app+"/0", 1)
+	w.must(w.RemoveUnit(app, 3))
+	w.wait("no units", func(s localmodel.Status) bool { return len(s.App(app).Units) == 0 })
+	w.must(w.AddUnit(app, 3))
+	w.settle(3)
+	w.write(app+"/0", 2)
+	w.streaming(app+"/0", 2)
+}
+
+// volume is the directory of the newest volume.
+func volume(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(node.Dir, "m", "storage", "pgdata", "*"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("there are no volumes: %v", err)
+	}
+	return found[len(found)-1]
+}
+
+// TestForeignVolume gives a unit a volume with the data of another cluster.
+func TestForeignVolume(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(2)
+	w.settle(2)
+	w.must(w.RemoveUnit(app, 1))
+	w.wait("one unit", func(s localmodel.Status) bool { return s.Settled(app, 1) && len(s.App(app).Units) == 1 })
+	control := filepath.Join(volume(t), "pgdata/global/pg_control")
+	data, err := os.ReadFile(control)
+	w.must(err)
+	binary.NativeEndian.PutUint64(data, 7000000000000000001) // it begins with the system identifier
+	w.must(os.WriteFile(control, data, 0o600))
+	w.must(w.AddUnit(app, 1))
+	w.wait("refusal", func(s localmodel.Status) bool {
+		units := s.App(app).Units
+		return len(units) == 2 && units[1].Workload.Status == "blocked" && units[1].Workload.Message == state.MessageForeign
+	})
+	w.write(app+"/0", 1)
+	if now, err := os.ReadFile(control); err != nil || !bytes.Equal(now, data) {
+		t.Errorf("the foreign data were touched: %v", err)
+	}
+}
+
+// TestDivergedMember makes a replica's data diverge in a way that pg_rewind gives
+// up on, a file of another kind than the source's, and looks whether the data are
+// replaced by a copy.
+func TestDivergedMember(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(2)
+	w.settle(2)
+	w.write(app+"/0", 1)
+	primary, replica := w.primary(), app+"/0"
+	if primary == replica {
+		replica = app + "/1"
+	}
+	w.inWorkload(primary, "touch "+state.DataDir+"/odd")
+	pod, err := w.pod(replica)
+	w.must(err)
+	charm := pod.Container("charm")
+	w.must(charm.Freeze()) // it would start the service again in the middle of this
+	// A timeline of its own is what makes it diverge.
+	w.inWorkload(replica, `pebble stop postgresql && cd /tmp && pg_ctl() {
+		runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_ctl -w -D `+state.DataDir+` -o '-p 5599' -l /dev/null "$@"
+	}; pg_ctl start && pg_ctl promote && pg_ctl stop && cd `+state.DataDir+` && mkdir odd && touch mine`)
+	w.must(charm.Thaw())
+	w.inWorkload(replica, "pebble start postgresql")
+	w.eventually("a copy", func() bool {
+		return w.inWorkload(replica, "cd "+state.DataDir+" && test -f odd -a ! -e mine && echo yes || true") == "yes\n"
+	})
+	w.settle(2)
+	w.write(primary, 2) // the copy ends at a segment that an idle primary has not begun
+	w.streaming(primary, 1)
+	if left := w.inWorkload(replica, "ls "+state.Mount); strings.Contains(left, "clone") || strings.Contains(left, "diverged") {
+		t.Errorf("there is still %s", left)
+	}
+}
+
+// inWorkload runs a command in a unit's workload container.
+func (w *world) inWorkload(unit, command string) string {
+	w.t.Helper()
+	pod, err := w.pod(unit)
+	w.must(err)
+	var out bytes.Buffer
+	cmd := exec.Command("/bin/bash", "-c", command)
+	cmd.Env = []string{"PATH=/charm/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PEBBLE_SOCKET=/charm/container/pebble.socket"}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := pod.Pod.Start(pod.Container("postgresql"), cmd); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		w.t.Fatalf("%s on %s: %v\n%s", command, unit, err, out.String())
+	}
+	return out.String()
+}
