@@ -21,7 +21,7 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 	server, problem := ready(obs, want.Endpoints)
 	if obs.Forbidden && !obs.Leaving {
 		// Not every Juju tells the charm that it is trusted now.
-		want.Layer = state.Value(state.Layer{Checks: map[string]state.Check{trustCheck: watchTrust(obs.Unit, "enabled")}})
+		want.Layer = state.Value(state.Layer{Checks: map[string]state.Check{trustCheck: watchTrust(obs.Unit)}})
 	}
 	if problem != nil {
 		want.Problem(*problem)
@@ -158,18 +158,26 @@ func replica(me state.Member, cluster state.Cluster) string {
 // followers is the check that sees when other replicas follow this member: it is
 // for the primary only.
 func followers(obs state.Observed, server state.Server) state.Check {
-	check := state.Check{
-		Override: "replace", Startup: "disabled", Period: "3s", Timeout: "2s", Threshold: 1,
-		Exec: state.ExecCheck{User: state.SystemUser, Command: "/bin/true"},
-	}
 	cluster, _ := obs.Cluster.Get()
 	streaming, known := obs.Streaming.Get()
-	if known && cluster.Local.Primary() {
-		check.Startup = "enabled"
-		check.Exec.Command = fmt.Sprintf("/bin/bash %s %s %s '%s'",
-			state.FollowersScript, server.BinDir, obs.Unit.App, strings.Join(streaming, ","))
+	if !known || !cluster.Local.Primary() {
+		return idle()
 	}
-	return check
+	command := fmt.Sprintf("/bin/bash %s %s %s '%s'",
+		state.FollowersScript, server.BinDir, obs.Unit.App, strings.Join(streaming, ","))
+	return state.Check{
+		Override: "replace", Startup: "enabled", Period: "3s", Timeout: "2s", Threshold: 1,
+		Exec: state.ExecCheck{User: state.SystemUser, Command: command},
+	}
+}
+
+// idle is a check that does nothing. Pebble goes on running a check whose startup
+// changes to disabled (seen with 1.26), but takes on any other change.
+func idle() state.Check {
+	return state.Check{
+		Override: "replace", Startup: "enabled", Period: "24h", Timeout: "1s", Threshold: 1,
+		Exec: state.ExecCheck{User: state.SystemUser, Command: "/bin/true"},
+	}
 }
 
 // Layer is our part of Pebble's plan
@@ -219,7 +227,7 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 			},
 			"followers": followers,
 			"pulse":     beat(pulse),
-			trustCheck:  watchTrust(unit, "disabled"),
+			trustCheck:  idle(),
 		},
 	}
 }
@@ -227,12 +235,11 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 // beat is a check that changes its mind every 15 seconds, and each time wakes the
 // charm.
 func beat(wanted bool) state.Check {
-	startup := "disabled"
-	if wanted {
-		startup = "enabled"
+	if !wanted {
+		return idle()
 	}
 	return state.Check{
-		Override: "replace", Startup: startup, Period: "5s", Timeout: "2s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: "5s", Timeout: "2s", Threshold: 1,
 		Exec: state.ExecCheck{User: state.SystemUser, Command: `/bin/bash -c 'printf -v now "%(%s)T" && exit $((now / 15 % 2))'`},
 	}
 }
@@ -242,9 +249,9 @@ const trustCheck = "trust"
 
 // watchTrust asks the Kubernetes API for what an untrusted application may not
 // see. It is written in Python because that is what Patroni brings along.
-func watchTrust(unit state.Unit, startup string) state.Check {
+func watchTrust(unit state.Unit) state.Check {
 	return state.Check{
-		Override: "replace", Startup: startup, Period: "2s", Timeout: "2s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: "2s", Timeout: "2s", Threshold: 1,
 		Exec: state.ExecCheck{Command: fmt.Sprintf("python3 -c '%s' %s", trustScript, unit.Model)},
 	}
 }

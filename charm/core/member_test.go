@@ -186,7 +186,7 @@ func TestPulse(t *testing.T) {
 			changeKnown(&obs.Cluster, func(c *state.Cluster) { c.Local.State = "creating replica" })
 		}
 		layer, _ := desire(obs, Objects{}, Member{}).Layer.Get()
-		if beats := layer.Checks["pulse"].Startup == "enabled"; beats != waits {
+		if beats := layer.Checks["pulse"] != idle(); beats != waits {
 			t.Errorf("it beats: %t, want %t", beats, waits)
 		}
 	}
@@ -204,7 +204,7 @@ func TestThePrimaryWatchesWhoFollows(t *testing.T) {
 	}
 	changeKnown(&obs.Cluster, func(c *state.Cluster) { c.Local.Role = "replica" })
 	layer, _ = desire(obs, Objects{}, Member{}).Layer.Get()
-	if layer.Checks["followers"].Startup != "disabled" {
+	if layer.Checks["followers"] != idle() {
 		t.Error("a replica watches, too")
 	}
 }
@@ -236,7 +236,7 @@ func TestWithoutTrustOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
 	if !known || len(layer.Services) != 0 || len(layer.Checks) != 1 || check.Startup != "enabled" {
 		t.Errorf("the layer is %+v, want the check named trust, enabled", layer)
 	}
-	if Layer(unit, false, followers(running(), state.Server{})).Checks["trust"].Startup != "disabled" {
+	if Layer(unit, false, followers(running(), state.Server{})).Checks["trust"] != idle() {
 		t.Error("the check still runs when the application is trusted")
 	}
 	if !strings.HasSuffix(check.Exec.Command, " test") {
