@@ -112,11 +112,14 @@ func condition(obs state.Observed, want *state.Desired) {
 		want.Version = cluster.Local.ServerVersion
 	}
 	_, hasPrimary := cluster.Primary()
+	_, connected := obs.Kube.Get()
 	me, _ := cluster.Member(obs.Unit.Pod())
 	switch {
-	case cluster.Away != "" && cluster.Local.Primary():
-		want.Message = state.MessagePrimary + state.MessageAway // it serves on, as all members agree
-	case cluster.Away != "":
+	case !hasPrimary && cluster.Local.Primary():
+		// Its lock has run out, but it serves on: Patroni asks all members whether
+		// they agree, and demotes it if not.
+		want.Pulse, want.Message = true, state.MessagePrimary+state.MessageAway
+	case !hasPrimary && cluster.Local.Running() && (cluster.Away != "" || !connected):
 		want.Pulse = true
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageIsolated})
 	case cluster.Local.State == "creating replica":
