@@ -4,7 +4,7 @@
 ARCH ?= amd64
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 30s
-N ?= 1
+N ?= 3
 ROOTFS = /var/lib/postgresql-k8s-localmodel/image
 
 .PHONY: help charm client image lint unit model test integration demo fuzz bench fmt clean
@@ -53,7 +53,7 @@ model: charm client rootfs ## the packed charm in the local model: real Pebble, 
 rootfs:
 	image/build.sh --rootfs $(ROOTFS)
 
-demo: ## see the charm at work on this machine; N=3 for three units, KEEP=1 leaves it up
+demo: ## see the charm at work on this machine; N=1 for one unit, KEEP=1 leaves it up
 	@echo "building the demo (the first time takes half a minute)"
 	@go build -buildvcs=false -o dist/demo ./tests/demo
 	@exec dist/demo -n $(N)

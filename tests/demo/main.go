@@ -31,7 +31,7 @@ const (
 
 func main() {
 	runtime.LockOSThread() // what is started here is killed when this thread ends
-	units := flag.Int("n", 1, "units of PostgreSQL")
+	units := flag.Int("n", 3, "units of PostgreSQL")
 	flag.Parse()
 	endWithParent()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -82,7 +82,7 @@ func (s *stage) run() error {
 
 // show plays the scenes, and cleans up after them.
 func (s *stage) show() error {
-	scenes := []func() error{s.deploy, s.integrate, s.write, s.psql, s.getPrimary, s.removeRelation}
+	scenes := []func() error{s.deploy, s.integrate, s.write, s.psql, s.getPrimary, s.failover, s.removeRelation}
 	if !s.keep {
 		scenes = append(scenes, s.remove)
 	}

@@ -183,6 +183,52 @@ func (s *stage) getPrimary() error {
 	return err
 }
 
+// failover kills the primary's pod; the client follows.
+func (s *stage) failover() error {
+	if s.units < 2 {
+		s.say("With one unit there is nobody to fail over to; make demo N=3 shows it.")
+		return nil
+	}
+	status, err := s.status()
+	if err != nil {
+		return err
+	}
+	old, before := primary(status), clientMessage(status)
+	s.say("The pod of %s, the primary, is killed, as when its node dies.", old)
+	if _, err := s.do("kill-pod", old); err != nil {
+		return err
+	}
+	start := time.Now()
+	var promoted, followed time.Duration
+	status, err = s.watch("another is the primary, and the client writes through it", func(st localmodel.Status) bool {
+		now := primary(st)
+		if promoted == 0 && now != "" && now != old {
+			promoted = time.Since(start)
+		}
+		if message := clientMessage(st); followed == 0 && clientShows(st, "active", "rows through") && host(message) != host(before) {
+			followed = time.Since(start)
+		}
+		return promoted > 0 && followed > 0 && st.Settled(app, s.units) && st.Settled(client, 1)
+	})
+	if err != nil {
+		return err
+	}
+	s.say("%s was the primary after %.1f s, the client had written through it after %.1f s; the old one follows.",
+		primary(status), promoted.Seconds(), followed.Seconds())
+	return s.query("SELECT count(*) AS notes, pg_is_in_recovery() AS replica FROM notes", "    3 | f")
+}
+
+func clientMessage(st localmodel.Status) string {
+	units := st.App(client).Units
+	if len(units) == 0 {
+		return ""
+	}
+	return units[0].Workload.Message
+}
+
+// host is the last word of what the client says: through which it writes.
+func host(message string) string { return message[strings.LastIndexByte(message, ' ')+1:] }
+
 // removeRelation takes the client's user away, not its rows.
 func (s *stage) removeRelation() error {
 	credentials, err := s.credentials()
