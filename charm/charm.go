@@ -15,6 +15,7 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/patroni"
 	"charmhub.io/postgresql-k8s/postgres"
+	"charmhub.io/postgresql-k8s/relations/clients"
 	"charmhub.io/postgresql-k8s/relations/database"
 )
 
@@ -56,7 +57,7 @@ type Handler interface {
 func Handlers() []Handler {
 	return []Handler{
 		core.Secrets{}, core.Objects{}, core.Member{}, core.Replication{}, core.Succession{}, core.Restarts{}, core.Users{}, core.Model{},
-		database.Handler{},
+		clients.Handler{}, database.Handler{},
 		postgres.Handler{}, patroni.Handler{},
 	}
 }

@@ -33,7 +33,7 @@
 //
 //	4  main
 //	3  charm                                   sees handlers and systems
-//	2  charm/core  relations/*  actions/*      wishes; import floor 0 only
+//	2  charm/core  relations/*  actions/*      wishes; import floor 0 only, and relations/clients
 //	1  juju  pebble  patroni  postgres  kube   systems; floor 0, never each other
 //	0  charm/state  charm/config               standard library only
 //

@@ -22,6 +22,7 @@ import (
 	"charmhub.io/postgresql-k8s/charm/config"
 	"charmhub.io/postgresql-k8s/charm/core"
 	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/relations/clients"
 	"charmhub.io/postgresql-k8s/relations/database"
 )
 
@@ -213,6 +214,7 @@ func (w *world) pass(ctx context.Context, s *System) ([]state.Step, error) {
 	}
 	var want state.Desired
 	core.Users{}.Desire(obs, &want)
+	clients.Handler{}.Desire(obs, &want)
 	database.Handler{}.Desire(obs, &want)
 	steps := s.Diff(obs, want)
 	for _, step := range steps {

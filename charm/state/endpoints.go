@@ -19,6 +19,14 @@ type ClientEndpoints struct {
 	Version                         string // of the server: 17.5
 }
 
+// ReadOnlyService is the name of the replicas, where there are any.
+func (e ClientEndpoints) ReadOnlyService() string {
+	if e.ReadOnly == e.Primary {
+		return e.PrimaryService
+	}
+	return e.ReplicasService
+}
+
 // Published returns what clients should be told now. It is unknown while there
 // is no primary, or two claim to be: then what was published before stays.
 func (o Observed) Published() Known[ClientEndpoints] {

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/relations/clients"
 )
 
 // seeds adds databags of applications, and of some that mean no good.
@@ -89,8 +90,8 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 			// What is made must be found again when the relation is gone.
-			user := userName(7, r.ID)
-			if users[user] || len(user) > 63 || !userOf.MatchString(user) || userOf.FindStringSubmatch(user)[1] != "7" {
+			user := clients.UserName(7, r.ID)
+			if users[user] || len(user) > 63 || !isOf(7, user) {
 				t.Errorf("the user of request %q is %q", r.ID, user)
 			}
 			users[user] = true
@@ -108,9 +109,9 @@ func FuzzReply(f *testing.F) {
 		}
 		bag := databagOf(version, database, roles, secrets, entity, requests, key, value)
 		obs := leading(related(7, bag), related(8, orders("")))
-		withReplica(obs)
-		serveAll(t, obs)
-		all, told := Parse(bag), local(obs, 7)
+		obs.WithReplica()
+		obs.ServeAll(t)
+		all, told := Parse(bag), obs.Told(7)
 		served := accepted(all)
 		var list []struct{ Code int }
 		if text := told["status"]; text != "" && (json.Unmarshal([]byte(text), &list) != nil || len(list) == 0) {
@@ -126,33 +127,33 @@ func FuzzReply(f *testing.F) {
 		default:
 			checkVersion0(t, obs, served[0], bag)
 		}
-		if local(obs, 8)["endpoints"] == "" {
+		if obs.Told(8)["endpoints"] == "" {
 			t.Error("another application is not served")
 		}
 		// A second look makes no difference.
-		before := print(obs)
-		touch(obs, 7)
-		if serveAll(t, obs); print(obs) != before {
-			t.Errorf("it is\n%s\nand was\n%s", print(obs), before)
+		before := obs.Print()
+		obs.Touch(7)
+		if obs.ServeAll(t); obs.Print() != before {
+			t.Errorf("it is\n%s\nand was\n%s", obs.Print(), before)
 		}
 		// And when it goes, nothing stays but the data.
 		obs.Relations[state.DatabaseEndpoint] = obs.Relations[state.DatabaseEndpoint][1:]
-		serveAll(t, obs)
+		obs.ServeAll(t)
 		catalog, _ := obs.Database.Get()
 		for name := range catalog.Roles {
 			if strings.HasPrefix(name, "relation_id_7") {
 				t.Errorf("the role %q stays", name)
 			}
 		}
-		if len(obs.saved) > 0 || len(obs.Clients) != 1 {
-			t.Errorf("what stays is %v and %v", slices.Collect(maps.Keys(obs.saved)), obs.Clients)
+		if len(obs.Saved) > 0 || len(obs.Clients) != 1 {
+			t.Errorf("what stays is %v and %v", slices.Collect(maps.Keys(obs.Saved)), obs.Clients)
 		}
 	})
 }
 
 func checkVersion0(t *testing.T, obs *world, r Request, bag map[string]string) {
 	t.Helper()
-	told := local(obs, 7)
+	told := obs.Told(7)
 	var mirror map[string]string
 	if err := json.Unmarshal([]byte(told["data"]), &mirror); err != nil || len(mirror) > len(bag) || utf8.ValidString(bag["database"]) && mirror["database"] != bag["database"] {
 		t.Errorf("data is %q", told["data"])
@@ -165,7 +166,7 @@ func checkVersion0(t *testing.T, obs *world, r Request, bag map[string]string) {
 
 func checkVersion1(t *testing.T, obs *world, served []Request) {
 	t.Helper()
-	told := local(obs, 7)
+	told := obs.Told(7)
 	var responses []map[string]string
 	var mirror map[string]map[string]any
 	if json.Unmarshal([]byte(told["requests"]), &responses) != nil || json.Unmarshal([]byte(told["data"]), &mirror) != nil || told["version"] != "v1" {
@@ -194,7 +195,7 @@ func checkCredentials(t *testing.T, obs *world, r Request, response map[string]s
 		if !slices.Contains(obs.Clients[7].Secrets, uri) {
 			t.Errorf("the secret %s is not on record", uri)
 		}
-		for key, value := range obs.saved[strings.TrimPrefix(uri, "secret://uuid/")].Content {
+		for key, value := range obs.Saved[strings.TrimPrefix(uri, "secret://uuid/")].Content {
 			if _, twice := reply[key]; twice || !v1 && !slices.Contains(r.Secret, key) {
 				t.Errorf("%s is in secret %s", key, group)
 			}
@@ -233,4 +234,10 @@ func checkCredentials(t *testing.T, obs *world, r Request, response map[string]s
 	if role := catalog.Roles[reply["username"]]; !role.Login || !role.HasPassword(state.Redacted(reply["password"])) {
 		t.Errorf("%q cannot log in", reply["username"])
 	}
+}
+
+// isOf tells whether a user is found to be the relation's.
+func isOf(relation int, user string) bool {
+	id, made := clients.RelationOf(state.Role{Name: user, MemberOf: []string{state.RelationAccess}})
+	return made && id == relation
 }

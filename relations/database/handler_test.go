@@ -38,28 +38,11 @@ func TestWhoServesNobody(t *testing.T) {
 			catalog, _ := obs.Database.Get()
 			catalog.Roles["relation_id_9"] = state.Role{Name: "relation_id_9", Login: true, MemberOf: []string{"relation_access"}}
 			test.change(obs)
-			want := desire(obs)
-			if got := describe(obs, want); len(got) > 0 || want.Clients != nil {
+			want := obs.Desire()
+			if got := obs.Describe(want); len(got) > 0 || want.Clients != nil {
 				t.Errorf("it wishes %q", got)
 			}
 		})
-	}
-}
-
-// passes has what each pass of the dispatches wishes; a "commit" is between two
-// dispatches.
-func passes(t *testing.T, obs *world, want [][]string) {
-	t.Helper()
-	for i, pass := range want {
-		if len(pass) == 1 && pass[0] == "commit" {
-			commit(obs)
-			continue
-		}
-		wish := desire(obs)
-		if got := describe(obs, wish); !slices.Equal(got, pass) {
-			t.Fatalf("pass %d wishes\n%s\nwant\n%s", i+1, strings.Join(got, "\n"), strings.Join(pass, "\n"))
-		}
-		apply(t, obs, wish)
 	}
 }
 
@@ -70,7 +53,7 @@ func TestARequestIsServedInPasses(t *testing.T) {
 	save := []string{"secret database.7.tls.secret: save tls", "secret database.7.user.secret: save password, read-only-uris, uris, username"}
 	obs := leading(related(7, orders(secrets)))
 	draft := "secret database.7.user.secret: make up password"
-	passes(t, obs, [][]string{
+	obs.Passes(t, [][]string{
 		{draft, "record 7: pending"}, // Juju is asked whether it has one
 		{draft},
 		roles,
@@ -87,7 +70,7 @@ func TestARequestIsServedInPasses(t *testing.T) {
 		{"commit"},
 		nil,
 	})
-	if got, want := local(obs, 7), (map[string]string{
+	if got, want := obs.Told(7), (map[string]string{
 		"database": "orders", "endpoints": "10.0.0.1:5432", "read-only-endpoints": "10.0.0.1:5432", "version": "17.5",
 		"secret-user": user, "secret-tls": tls,
 		"data": `{"database":"orders","requested-secrets":"[\"username\",\"password\",\"tls\",\"tls-ca\",\"uris\",\"read-only-uris\"]"}`,
@@ -96,7 +79,7 @@ func TestARequestIsServedInPasses(t *testing.T) {
 	}
 	content := map[string]string{}
 	for _, label := range []string{"database.7.user.secret", "database.7.tls.secret"} {
-		for key, value := range obs.saved[label].Content {
+		for key, value := range obs.Saved[label].Content {
 			content[key] = value.Reveal()
 		}
 	}
@@ -117,21 +100,21 @@ func TestInPlainText(t *testing.T) {
 		"uris": "postgresql://relation_id_7:made-up@db-primary.test.svc.cluster.local:5432/orders", "data": `{"database":"orders"}`,
 	}
 	obs := leading(related(7, orders("")))
-	if n := serveAll(t, obs); n != 1 {
+	if n := obs.ServeAll(t); n != 1 {
 		t.Errorf("it took %d dispatches", n)
 	}
-	if got := local(obs, 7); !maps.Equal(got, reply) {
+	if got := obs.Told(7); !maps.Equal(got, reply) {
 		t.Errorf("it is told %q, want %q", got, reply)
 	}
-	if len(obs.saved) > 0 || len(obs.Clients[7].Secrets) > 0 {
-		t.Errorf("there are the secrets %v", obs.saved)
+	if len(obs.Saved) > 0 || len(obs.Clients[7].Secrets) > 0 {
+		t.Errorf("there are the secrets %v", obs.Saved)
 	}
 	// The password is nowhere but in the databag.
 	catalog, _ := obs.Database.Get()
 	delete(catalog.Roles, "relation_id_7")
-	touch(obs, 7)
-	serveAll(t, obs)
-	if got := local(obs, 7); !maps.Equal(got, reply) || !catalog.Roles["relation_id_7"].HasPassword("made-up") {
+	obs.Touch(7)
+	obs.ServeAll(t)
+	if got := obs.Told(7); !maps.Equal(got, reply) || !catalog.Roles["relation_id_7"].HasPassword("made-up") {
 		t.Errorf("after the role was lost it is told %q", got)
 	}
 }
@@ -139,12 +122,12 @@ func TestInPlainText(t *testing.T) {
 func TestOnlyWhatIsAskedForIsInSecrets(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, orders(`["username","password"]`)))
-	serveAll(t, obs)
-	got := local(obs, 7)
+	obs.ServeAll(t)
+	got := obs.Told(7)
 	if got["secret-user"] == "" || got["secret-tls"] != "" || got["tls"] != "False" || got["username"] != "" || got["password"] != "" {
 		t.Errorf("it is told %q", got)
 	}
-	if content := obs.saved["database.7.user.secret"].Content; len(content) != 2 {
+	if content := obs.Saved["database.7.user.secret"].Content; len(content) != 2 {
 		t.Errorf("the secret has %d keys", len(content))
 	}
 }
@@ -155,8 +138,8 @@ func TestPlainTextStays(t *testing.T) {
 	relation := related(7, orders(secrets))
 	relation.LocalApp = map[string]string{"database": "orders", "username": "relation_id_7", "password": "of before", "uris": "postgresql://old"}
 	obs := leading(relation)
-	serveAll(t, obs)
-	got := local(obs, 7)
+	obs.ServeAll(t)
+	got := obs.Told(7)
 	if got["password"] != "of before" || got["secret-user"] != "" || got["secret-tls"] != "" || got["tls"] != "False" ||
 		got["uris"] != "postgresql://relation_id_7:of%20before@db-primary.test.svc.cluster.local:5432/orders" {
 		t.Errorf("it is told %q", got)
@@ -176,7 +159,7 @@ func twoRequests() map[string]string {
 func TestVersion1(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, twoRequests()))
-	serveAll(t, obs)
+	obs.ServeAll(t)
 	response := func(id, database, salt string) string {
 		return `{"endpoints":"10.0.0.1:5432","read-only-endpoints":"10.0.0.1:5432","request-id":"` + id + `","resource":"` + database + `",` + salt +
 			`"secret-tls":"secret://uuid/database.7.` + id + `.tls.secret","secret-user":"secret://uuid/database.7.` + id + `.user.secret","version":"17.5"}`
@@ -185,11 +168,11 @@ func TestVersion1(t *testing.T) {
 		"version": "v1", "requests": "[" + response("00aa", "orders", `"salt":"s",`) + "," + response("00bb", "bills", "") + "]",
 		"data": `{"00aa":{"request-id":"00aa","resource":"orders","salt":"s"},"00bb":{"request-id":"00bb","resource":"bills"}}`,
 	}
-	if got := local(obs, 7); !maps.Equal(got, want) {
+	if got := obs.Told(7); !maps.Equal(got, want) {
 		t.Errorf("it is told %q, want %q", got, want)
 	}
 	for id, database := range map[string]string{"00aa": "orders", "00bb": "bills"} {
-		user, tls := obs.saved["database.7."+id+".user.secret"].Content, obs.saved["database.7."+id+".tls.secret"].Content
+		user, tls := obs.Saved["database.7."+id+".user.secret"].Content, obs.Saved["database.7."+id+".tls.secret"].Content
 		if user["username"] != state.Redacted("relation_id_7_"+id) || tls["tls"] != "false" || !strings.HasSuffix(user["uris"].Reveal(), "/"+database) {
 			t.Errorf("the secrets of %s have %q and %q", id, user["username"].Reveal(), tls["tls"].Reveal())
 		}
@@ -203,20 +186,20 @@ func TestVersion1IsToldWhenAllOfItIsReady(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, twoRequests()))
 	for range 30 {
-		want := desire(obs)
+		want := obs.Desire()
 		served := map[string]bool{}
-		for _, secret := range obs.saved {
+		for _, secret := range obs.Saved {
 			served[secret.Content["username"].Reveal()] = true
 		}
 		if len(want.Databags) > 0 && (!served["relation_id_7_00aa"] || !served["relation_id_7_00bb"]) {
-			t.Fatalf("it is told of one before the other: %q", describe(obs, want))
+			t.Fatalf("it is told of one before the other: %q", obs.Describe(want))
 		}
-		apply(t, obs, want)
+		obs.Apply(t, want)
 		if want.Again {
-			commit(obs)
+			obs.Commit()
 		}
 	}
-	if local(obs, 7)["requests"] == "" {
+	if obs.Told(7)["requests"] == "" {
 		t.Error("it is told nothing")
 	}
 }
@@ -236,15 +219,15 @@ func TestNewEndpoints(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			obs := leading(related(7, test.remote))
-			withReplica(obs)
-			serveAll(t, obs)
-			before := local(obs, 7)
+			obs.WithReplica()
+			obs.ServeAll(t)
+			before := obs.Told(7)
 			// A failover.
 			obs.Cluster = state.Value(state.Cluster{Members: []state.Member{
 				{Name: "db-1", Role: "leader", State: "running"}, {Name: "db-0", Role: "replica", State: "streaming"},
 			}})
-			passes(t, obs, [][]string{{"look at 7"}, {"tell 7: " + test.keys + "; grant ", "record 7: served"}, nil, {"commit"}, nil})
-			after := local(obs, 7)
+			obs.Passes(t, [][]string{{"look at 7"}, {"tell 7: " + test.keys + "; grant ", "record 7: served"}, nil, {"commit"}, nil})
+			after := obs.Told(7)
 			text := after["endpoints"] + after["requests"]
 			if !strings.Contains(text, "10.0.0.2:5432") || len(after) != len(before) || after["data"] != before["data"] {
 				t.Errorf("it is told %q after %q", after, before)
@@ -257,13 +240,13 @@ func TestNewEndpoints(t *testing.T) {
 func TestTheFirstReplica(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, orders(secrets)))
-	serveAll(t, obs)
-	withReplica(obs)
-	serveAll(t, obs)
-	if got := local(obs, 7)["read-only-endpoints"]; got != "10.0.0.2:5432" {
+	obs.ServeAll(t)
+	obs.WithReplica()
+	obs.ServeAll(t)
+	if got := obs.Told(7)["read-only-endpoints"]; got != "10.0.0.2:5432" {
 		t.Errorf("reads go to %q", got)
 	}
-	if got, want := obs.saved["database.7.user.secret"].Content["read-only-uris"].Reveal(),
+	if got, want := obs.Saved["database.7.user.secret"].Content["read-only-uris"].Reveal(),
 		"postgresql://relation_id_7:made-up@db-replicas.test.svc.cluster.local:5432/orders"; got != want {
 		t.Errorf("in the secret they go to %q, want %q", got, want)
 	}
@@ -272,10 +255,10 @@ func TestTheFirstReplica(t *testing.T) {
 func TestAnEventOfASettledRelationReadsNoSecret(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, orders(secrets)), related(8, twoRequests()))
-	serveAll(t, obs)
-	touch(obs, 7)
-	touch(obs, 8)
-	passes(t, obs, [][]string{nil})
+	obs.ServeAll(t)
+	obs.Touch(7)
+	obs.Touch(8)
+	obs.Passes(t, [][]string{nil})
 }
 
 func TestWhatSettledRelationsLost(t *testing.T) {
@@ -297,19 +280,19 @@ func TestWhatSettledRelationsLost(t *testing.T) {
 		}},
 		{"the database", func(_ *world, c state.Catalog) { delete(c.Databases, "orders") }},
 		{"the privileges", func(_ *world, c state.Catalog) { c.Databases["orders"] = state.CatalogDatabase{Owner: "operator"} }},
-		{"the databag", func(w *world, _ state.Catalog) { clear(local(w, 7)) }},
+		{"the databag", func(w *world, _ state.Catalog) { clear(w.Told(7)) }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			obs := leading(related(7, orders(secrets)))
-			serveAll(t, obs)
-			before, reply := print(obs), maps.Clone(local(obs, 7))
+			obs.ServeAll(t)
+			before, reply := obs.Print(), maps.Clone(obs.Told(7))
 			catalog, _ := obs.Database.Get()
 			test.lose(obs, catalog)
-			touch(obs, 7)
-			serveAll(t, obs)
-			if after := print(obs); after != before || !maps.Equal(reply, local(obs, 7)) {
+			obs.Touch(7)
+			obs.ServeAll(t)
+			if after := obs.Print(); after != before || !maps.Equal(reply, obs.Told(7)) {
 				t.Errorf("it is\n%s\nand was\n%s", after, before)
 			}
 		})
@@ -351,7 +334,7 @@ func TestWhatIsNotServed(t *testing.T) {
 			catalog.Roles["somebody"] = state.Role{Name: "somebody", Login: true}
 			catalog.Roles["root"] = state.Role{Name: "root", Superuser: true}
 			for range 5 {
-				want := desire(obs)
+				want := obs.Desire()
 				for _, r := range want.Roles {
 					if r.Name != "relation_id_8" && r.Name != "other" {
 						t.Errorf("it wishes role %s", r.Name)
@@ -362,9 +345,9 @@ func TestWhatIsNotServed(t *testing.T) {
 						t.Errorf("it wishes database %s", d.Name)
 					}
 				}
-				apply(t, obs, want)
+				obs.Apply(t, want)
 			}
-			got := local(obs, 7)
+			got := obs.Told(7)
 			if got["endpoints"] != "" || !strings.Contains(got["status"], test.status) || (got["status"] == "") != (test.status == "") {
 				t.Errorf("it is told %q", got)
 			}
@@ -375,25 +358,25 @@ func TestWhatIsNotServed(t *testing.T) {
 				t.Errorf("its requests are %q", requests)
 			}
 			var problems []string
-			for _, p := range desire(obs).Problems {
+			for _, p := range obs.Desire().Problems {
 				problems = append(problems, p.Severity.String()+": "+p.Message)
 			}
 			if want := slices.DeleteFunc([]string{"blocked: " + test.problem}, func(s string) bool { return s == "blocked: " }); !slices.Equal(problems, want) {
 				t.Errorf("the problems are %q, want %q", problems, want)
 			}
-			if local(obs, 8)["endpoints"] == "" {
+			if obs.Told(8)["endpoints"] == "" {
 				t.Error("another relation is not served, either")
 			}
-			commit(obs)
-			if test.problem != "" && !slices.Contains(describe(obs, desire(obs)), "blocked: "+test.problem) {
+			obs.Commit()
+			if test.problem != "" && !slices.Contains(obs.Describe(obs.Desire()), "blocked: "+test.problem) {
 				t.Error("in the next dispatch, which does not read it, the problem is gone")
 			}
 			// The application thinks better of it.
 			relation := related(7, orders(""))
-			relation.LocalApp = local(obs, 7)
+			relation.LocalApp = obs.Told(7)
 			obs.Relations.Replace(relation)
-			serveAll(t, obs)
-			if got := local(obs, 7); got["endpoints"] == "" || got["status"] != "" || obs.Clients[7].Problem != "" {
+			obs.ServeAll(t)
+			if got := obs.Told(7); got["endpoints"] == "" || got["status"] != "" || obs.Clients[7].Problem != "" {
 				t.Errorf("with another request it is told %q", got)
 			}
 		})
@@ -403,8 +386,8 @@ func TestWhatIsNotServed(t *testing.T) {
 func TestOneBadRequestOfTwo(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, map[string]string{"version": "v1", "requests": `[{"request-id":"00aa","resource":"postgres"},{"request-id":"00bb","resource":"bills"}]`}))
-	serveAll(t, obs)
-	got := local(obs, 7)
+	obs.ServeAll(t)
+	got := obs.Told(7)
 	if !strings.Contains(got["requests"], `"00bb"`) || strings.Contains(got["requests"], `"00aa"`) ||
 		got["status"] != `[{"code":5001,"message":"request 00aa: invalid database name","resolution":"Change the request, or remove the relation."}]` {
 		t.Errorf("it is told %q", got)
@@ -414,50 +397,19 @@ func TestOneBadRequestOfTwo(t *testing.T) {
 	}
 }
 
-func TestExtraRoles(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		roles                          string
-		superuser, createDB, createAny bool
-		memberOf                       []string
-		act                            bool
-	}{
-		{"", false, false, false, []string{"relation_access", "orders"}, true},
-		{"admin", false, true, false, []string{"relation_access", "orders", "admin", "relation_any_database"}, false},
-		{"CREATEDB", false, true, false, []string{"relation_access", "orders", "relation_any_database"}, false},
-		{"createrole", false, false, true, []string{"relation_access", "orders"}, false},
-		{"SUPERUSER", true, false, false, []string{"relation_access", "orders", "relation_any_database"}, false},
-		// Acting as the owner role would lose what the user is a member of.
-		{"pg_monitor,pg_read_all_data", false, false, false, []string{"relation_access", "orders", "pg_monitor", "pg_read_all_data"}, false},
-	}
-	for _, test := range tests {
-		t.Run(test.roles, func(t *testing.T) {
-			t.Parallel()
-			role, database := wishes("user", "secret", Request{Database: "orders", Roles: roles(test.roles)})
-			if role.Superuser != test.superuser || role.CreateDB != test.createDB || role.CreateRole != test.createAny ||
-				!slices.Equal(role.MemberOf, test.memberOf) || !role.Login || role.Name != "user" || role.Password != "secret" {
-				t.Errorf("the role is %+v", role)
-			}
-			if database.Name != "orders" || database.Owner != "orders" || !slices.Equal(database.Users, []state.DatabaseUser{{Role: "user", Act: test.act}}) {
-				t.Errorf("the database is %+v", database)
-			}
-		})
-	}
-}
-
 func TestTwoRelationsOfOneDatabase(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, orders("")), related(8, orders(secrets)))
-	serveAll(t, obs)
+	obs.ServeAll(t)
 	catalog, _ := obs.Database.Get()
 	if create := catalog.Databases["orders"].Create; !slices.Equal(create, []string{"orders", "relation_id_7", "relation_id_8"}) {
 		t.Errorf("in the database work %q", create)
 	}
-	if local(obs, 7)["username"] != "relation_id_7" || local(obs, 8)["secret-user"] == "" {
-		t.Errorf("they are told %q and %q", local(obs, 7), local(obs, 8))
+	if obs.Told(7)["username"] != "relation_id_7" || obs.Told(8)["secret-user"] == "" {
+		t.Errorf("they are told %q and %q", obs.Told(7), obs.Told(8))
 	}
 	obs.Relations[state.DatabaseEndpoint] = obs.Relations[state.DatabaseEndpoint][1:]
-	serveAll(t, obs)
+	obs.ServeAll(t)
 	if create := catalog.Databases["orders"].Create; !slices.Equal(create, []string{"orders", "relation_id_8"}) {
 		t.Errorf("after one is gone there work %q", create)
 	}
@@ -466,14 +418,14 @@ func TestTwoRelationsOfOneDatabase(t *testing.T) {
 func TestABrokenRelation(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, twoRequests()), related(8, orders("")))
-	serveAll(t, obs)
+	obs.ServeAll(t)
 	uris := slices.Clone(obs.Clients[7].Secrets)
 	obs.Relations[state.DatabaseEndpoint] = obs.Relations[state.DatabaseEndpoint][1:]
 	var unneeded []string
 	for _, uri := range uris {
 		unneeded = append(unneeded, "no secret "+uri)
 	}
-	passes(t, obs, [][]string{
+	obs.Passes(t, [][]string{
 		{"no role relation_id_7_00aa", "no role relation_id_7_00bb"}, // the record stays until the catalog shows that they are gone
 		append(unneeded, "forget 7"),
 		nil,
@@ -484,8 +436,8 @@ func TestABrokenRelation(t *testing.T) {
 	if _, ok := catalog.Databases["orders"]; !ok {
 		t.Error("the database is gone")
 	}
-	if len(obs.saved) != 0 {
-		t.Errorf("there are still secrets: %v", slices.Collect(maps.Keys(obs.saved)))
+	if len(obs.Saved) != 0 {
+		t.Errorf("there are still secrets: %v", slices.Collect(maps.Keys(obs.Saved)))
 	}
 	if _, ok := obs.Clients[8]; !ok {
 		t.Error("another relation is forgotten, too")
@@ -495,49 +447,15 @@ func TestABrokenRelation(t *testing.T) {
 func TestNothingIsForgottenWithoutTheCatalog(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, orders(secrets)))
-	serveAll(t, obs)
+	obs.ServeAll(t)
 	obs.Relations[state.DatabaseEndpoint] = nil
 	known := obs.Database
 	obs.Database = state.Unknown[state.Catalog]("no primary")
-	passes(t, obs, [][]string{nil, {"commit"}, nil})
+	obs.Passes(t, [][]string{nil, {"commit"}, nil})
 	obs.Database = known
-	serveAll(t, obs)
-	if len(obs.Clients) > 0 || len(obs.saved) > 0 {
-		t.Errorf("later there are still %v and %v", obs.Clients, obs.saved)
-	}
-}
-
-func TestOrphansAndStrangers(t *testing.T) {
-	t.Parallel()
-	group := []string{"relation_access"}
-	tests := []struct {
-		name string
-		role state.Role
-		goes bool
-	}{
-		{"a user of no relation", state.Role{Name: "relation_id_9", Login: true, MemberOf: group}, true},
-		{"a user of a request of no relation", state.Role{Name: "relation_id_9_00aa", Login: true, MemberOf: group}, true},
-		{"one who is to go already, and cannot log in any more", state.Role{Name: "relation_id_9", MemberOf: group}, true},
-		{"a user of a relation that is there", state.Role{Name: "relation_id_7", Login: true, MemberOf: group}, false},
-		{"a user of such a relation's request", state.Role{Name: "relation_id_7_00cc", Login: true, MemberOf: group}, false},
-		{"a role of the name, but not of the group", state.Role{Name: "relation_id_9", Login: true}, false},
-		{"a role of the group, but another name", state.Role{Name: "relation_id_x", Login: true, MemberOf: group}, false},
-		{"a name that only begins so", state.Role{Name: "relation_id_9_00aa_more", Login: true, MemberOf: group}, false},
-		{"a name that only ends so", state.Role{Name: "my_relation_id_9", Login: true, MemberOf: group}, false},
-		{"a number that is none of Juju's", state.Role{Name: "relation_id_99999999999999999999", Login: true, MemberOf: group}, false},
-		{"a system user", state.Role{Name: "monitoring", Login: true, MemberOf: group}, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			obs := leading(related(7, nil))
-			catalog, _ := obs.Database.Get()
-			catalog.Roles[test.role.Name] = test.role
-			want := desire(obs)
-			if goes := len(want.Roles) == 1 && want.Roles[0].Name == test.role.Name && want.Roles[0].Absent; goes != test.goes || len(want.Roles) > 1 {
-				t.Errorf("it wishes %q", describe(obs, want))
-			}
-		})
+	obs.ServeAll(t)
+	if len(obs.Clients) > 0 || len(obs.Saved) > 0 {
+		t.Errorf("later there are still %v and %v", obs.Clients, obs.Saved)
 	}
 }
 
@@ -563,23 +481,23 @@ func TestWithoutFactsNothingIsTold(t *testing.T) {
 			fresh := leading(related(7, orders(secrets)))
 			facts := fresh.Observed
 			test.change(fresh)
-			passes(t, fresh, [][]string{{"record 7: pending"}, nil, {"commit"}, nil})
+			fresh.Passes(t, [][]string{{"record 7: pending"}, nil, {"commit"}, nil})
 			// It is not lost: when the facts are back, the relation is looked at.
 			fresh.Cluster, fresh.Kube, fresh.Database = facts.Cluster, facts.Kube, facts.Database
-			if got := describe(fresh, desire(fresh)); !slices.Equal(got, []string{"look at 7"}) {
+			if got := fresh.Describe(fresh.Desire()); !slices.Equal(got, []string{"look at 7"}) {
 				t.Errorf("with the facts it wishes %q", got)
 			}
-			serveAll(t, fresh)
-			if local(fresh, 7)["endpoints"] == "" {
+			fresh.ServeAll(t)
+			if fresh.Told(7)["endpoints"] == "" {
 				t.Error("it is not served")
 			}
 			// Nor is what was told before taken back.
-			reply := maps.Clone(local(fresh, 7))
+			reply := maps.Clone(fresh.Told(7))
 			test.change(fresh)
-			passes(t, fresh, [][]string{nil})
-			touch(fresh, 7)
-			serveAll(t, fresh)
-			if got := local(fresh, 7); !maps.Equal(got, reply) {
+			fresh.Passes(t, [][]string{nil})
+			fresh.Touch(7)
+			fresh.ServeAll(t)
+			if got := fresh.Told(7); !maps.Equal(got, reply) {
 				t.Errorf("it is told %q, after %q", got, reply)
 			}
 		})
@@ -591,30 +509,30 @@ func TestRecords(t *testing.T) {
 	t.Run("a relation whose application is not known has no record", func(t *testing.T) {
 		t.Parallel()
 		obs := leading(state.Relation{ID: 7, Endpoint: state.DatabaseEndpoint})
-		passes(t, obs, [][]string{nil})
+		obs.Passes(t, [][]string{nil})
 	})
 	t.Run("a relation that asks for nothing has one, and is not looked at", func(t *testing.T) {
 		t.Parallel()
 		obs := leading(related(7, nil))
-		passes(t, obs, [][]string{{"record 7: "}, nil, {"commit"}, nil})
+		obs.Passes(t, [][]string{{"record 7: "}, nil, {"commit"}, nil})
 	})
 	t.Run("a record that is lost is made again, without a write to the relation", func(t *testing.T) {
 		t.Parallel()
 		obs := leading(related(7, orders(secrets)))
-		serveAll(t, obs)
+		obs.ServeAll(t)
 		obs.Clients = map[int]state.Client{}
-		touch(obs, 7)
-		reply := maps.Clone(local(obs, 7))
-		if n := serveAll(t, obs); n != 1 || !maps.Equal(local(obs, 7), reply) || len(obs.Clients[7].Secrets) != 2 {
-			t.Errorf("after %d dispatches it is told %q, and the record is %v", n, local(obs, 7), obs.Clients[7])
+		obs.Touch(7)
+		reply := maps.Clone(obs.Told(7))
+		if n := obs.ServeAll(t); n != 1 || !maps.Equal(obs.Told(7), reply) || len(obs.Clients[7].Secrets) != 2 {
+			t.Errorf("after %d dispatches it is told %q, and the record is %v", n, obs.Told(7), obs.Clients[7])
 		}
 	})
 	t.Run("the handler leaves the observation alone", func(t *testing.T) {
 		t.Parallel()
 		obs := leading(related(7, orders(secrets)), related(8, twoRequests()))
-		before := print(obs)
-		desire(obs)
-		if after := print(obs); after != before {
+		before := obs.Print()
+		obs.Desire()
+		if after := obs.Print(); after != before {
 			t.Errorf("it is\n%s\nand was\n%s", after, before)
 		}
 	})

@@ -41,7 +41,7 @@ func (r *reply) fill(request Request, user string, password state.Redacted) map[
 		"username":       user,
 		"password":       password.Reveal(),
 		"uris":           uri(user, password, e.PrimaryService, request.Database),
-		"read-only-uris": uri(user, password, readOnlyHost(e), request.Database),
+		"read-only-uris": uri(user, password, e.ReadOnlyService(), request.Database),
 		"tls":            "False",
 	}
 	response := map[string]string{
@@ -173,12 +173,4 @@ func uri(user string, password state.Redacted, host, database string) string {
 	u := url.URL{Scheme: "postgresql", User: url.UserPassword(user, password.Reveal()), Host: host, Path: "/" + database}
 	u.RawPath = "/" + url.PathEscape(database)
 	return u.String()
-}
-
-// readOnlyHost is the Service of the replicas, where there are any.
-func readOnlyHost(e state.ClientEndpoints) string {
-	if e.ReadOnly == e.Primary {
-		return e.PrimaryService
-	}
-	return e.ReplicasService
 }

@@ -6,10 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"charmhub.io/postgresql-k8s/charm/state"
+	"charmhub.io/postgresql-k8s/relations/clients"
 )
 
 // Request is what one application wants of one database.
@@ -41,7 +40,6 @@ type Requests struct {
 // Bounds of what is read of a stranger's databag.
 const (
 	maxRequests = 100
-	maxName     = 63 // bytes: NAMEDATALEN - 1
 	maxField    = 64 << 10
 	maxFields   = 256 << 10 // together: we hold them several times, and write them back
 )
@@ -134,19 +132,11 @@ func (r *Request) judge(entityType string) {
 		r.Unsupported = fmt.Sprintf("entity-type %.20q: this charm makes one user for each request", entityType)
 	case strings.HasSuffix(r.Database, "*"):
 		r.Unsupported = "a prefix of database names: this charm serves one database for each request"
-	case !validName(r.Database):
+	case !clients.ValidName(r.Database):
 		r.Refused = state.MessageInvalidDatabase
 	case !allowed(r.Roles):
 		r.Refused = state.MessageInvalidRoles
 	}
-}
-
-// grantable are the roles of PostgreSQL's own that an application may ask for
-// (https://www.postgresql.org/docs/17/predefined-roles.html). Those that reach
-// the server's files or programs are not among them.
-var grantable = []string{
-	"pg_checkpoint", "pg_maintain", "pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats",
-	"pg_signal_backend", "pg_stat_scan_tables", "pg_write_all_data",
 }
 
 // attributes are what else it may ask for: superuser is pgbouncer-k8s's wish.
@@ -154,29 +144,9 @@ var attributes = []string{state.Admin, "createdb", "createrole", "superuser"}
 
 func allowed(roles []string) bool {
 	for _, role := range roles {
-		if !slices.Contains(grantable, role) && !slices.Contains(attributes, role) {
+		if !slices.Contains(clients.Grantable, role) && !slices.Contains(attributes, role) {
 			return false
 		}
 	}
 	return true
-}
-
-// reserved are names that a database, and with it its owner role, must not have.
-var reserved = append([]string{
-	"postgres", "template0", "template1", "databases", "patroni", "none", "public",
-	state.Admin, state.RelationAccess, state.AnyDatabase, "internal_access", "identity_access",
-}, state.SystemUsers...)
-
-// validName tells whether a database, and a role, may have the name. Quoting
-// would let all of them through; what looks like an attack is turned away.
-func validName(name string) bool {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsAny(name, "\"'`;\\$") {
-		return false
-	}
-	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return false
-	}
-	lower := strings.ToLower(name)
-	return !slices.Contains(reserved, lower) && !strings.HasPrefix(lower, "pg_") &&
-		!strings.HasPrefix(lower, userPrefix) && !strings.HasPrefix(lower, "charmed_")
 }

@@ -147,38 +147,3 @@ func TestAllowed(t *testing.T) {
 		t.Error("no roles are not allowed")
 	}
 }
-
-func TestValidName(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name  string
-		names []string
-		want  bool
-	}{
-		{"plain", []string{"orders", "a", "Orders", "my-app_2", "with space", "a.b", "a/b", "1", "123", "true", "null"}, true},
-		{"of any script", []string{"größe", "заказы", "注文", "🐘"}, true},
-		{"SQL words are quoted", []string{"select", "user", "all", "samerole", "--"}, true},
-		{"as long as a name may be", []string{strings.Repeat("x", 63), strings.Repeat("é", 31) + "x"}, true},
-		{"a byte more", []string{strings.Repeat("x", 64), strings.Repeat("é", 32)}, false},
-		{"empty", []string{""}, false},
-		{"quotes", []string{`a"b`, "a'b", "a`b", `"`}, false},
-		{"what ends or begins something", []string{"a;b", `a\b`, "a$b", "$$"}, false},
-		{"what nobody sees", []string{"a\nb", "a\tb", "a\x00b", "a\x7f", "a\u200bb", "a\u00a0b", "\ufeffa", "a\u202eb", "\r"}, false},
-		{"not UTF-8", []string{"a\xff", "\xc3\x28", string([]byte{0xed, 0xa0, 0x80})}, false},
-		{"PostgreSQL's own", []string{"postgres", "template0", "template1", "Template1", "pg_x", "PG_X", "pg_", "none", "public", "PUBLIC"}, false},
-		{"the charm's own", []string{"operator", "backup", "replication", "rewind", "monitoring", "Operator", "admin", "ADMIN",
-			"relation_access", "relation_any_database", "relation_id_7", "RELATION_ID_7", "relation_id_"}, false},
-		{"later releases' own", []string{"charmed_", "charmed_admin", "Charmed_x", "internal_access", "identity_access"}, false},
-		{"like one of those, but another", []string{"postgres1", "templates", "pgx", "relation", "relation-id-7", "operators", "xpg_", "charmed"}, true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			for _, name := range test.names {
-				if got := validName(name); got != test.want {
-					t.Errorf("that %q is valid is %t", name, got)
-				}
-			}
-		})
-	}
-}

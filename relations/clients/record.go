@@ -1,0 +1,111 @@
+package clients
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// Handler keeps the record of the client relations, and forgets those that are
+// gone. It comes before the handlers of the endpoints, which write in the record.
+type Handler struct{}
+
+// Name implements charm.Handler.
+func (Handler) Name() string { return "clients" }
+
+// Desire implements charm.Handler. Only the leader keeps the record.
+func (Handler) Desire(obs state.Observed, want *state.Desired) {
+	if _, related := obs.Relations.Peer(); !obs.Leader || obs.Leaving || !related {
+		return
+	}
+	want.Clients = maps.Clone(obs.Clients)
+	if want.Clients == nil {
+		want.Clients = map[int]state.Client{}
+	}
+	forget(obs, want)
+}
+
+// An Endpoint is one through which applications get a database.
+type Endpoint struct {
+	Name string
+	// Outdated tells whether a relation was told something that is no longer so.
+	Outdated func(state.Relation, state.Client) bool
+	// Serve wishes what a relation asks for, and returns its record.
+	Serve func(state.Relation) state.Client
+}
+
+// Desire serves the relations that were read, and looks at those that are
+// outdated. Where no record is kept nobody is served.
+func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
+	if want.Clients == nil {
+		return
+	}
+	read := len(want.Look)
+	for _, endpoint := range state.DatabaseEndpoints {
+		for _, relation := range obs.Relations[endpoint] {
+			if relation.Read {
+				read++
+			}
+		}
+	}
+	for _, relation := range obs.Relations[e.Name] {
+		client := obs.Clients[relation.ID]
+		switch {
+		case relation.Read:
+			client = e.Serve(relation)
+			if client.App != "" {
+				want.Clients[relation.ID] = client
+			}
+		case !e.Outdated(relation, client):
+		case read < atOnce:
+			want.Look = append(want.Look, relation.ID)
+			read++
+		default:
+			want.Again = true
+		}
+		if client.Problem != "" {
+			want.Problem(state.Problem{Severity: state.Blocked, Message: client.Problem})
+		}
+	}
+}
+
+// atOnce is how many relations are rewritten in one dispatch: each takes some
+// calls of Juju, and what was written reaches the clients when the hook ends.
+const atOnce = 50
+
+// Pending is the digest of a relation that has not got all of its reply.
+const Pending = "pending"
+
+// Digest stands for what a relation was told, in its record.
+func Digest(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
+	return hex.EncodeToString(sum[:4])
+}
+
+// forget wishes away what broken relations left: their users, whom the catalog
+// shows, and their secrets, which are on record. The data stay.
+func forget(obs state.Observed, want *state.Desired) {
+	catalog, ok := obs.Database.Get()
+	if !ok {
+		return
+	}
+	alive := func(id int) bool { _, ok := obs.Relations.ByID(id); return ok }
+	leftover := map[int]bool{}
+	for _, name := range slices.Sorted(maps.Keys(catalog.Roles)) {
+		if id, made := RelationOf(catalog.Roles[name]); made && !alive(id) {
+			want.Roles = append(want.Roles, state.Role{Name: name, Absent: true})
+			leftover[id] = true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(obs.Clients)) {
+		if alive(id) || leftover[id] {
+			continue
+		}
+		want.Unneeded = append(want.Unneeded, obs.Clients[id].Secrets...)
+		delete(want.Clients, id)
+	}
+}
