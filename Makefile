@@ -62,8 +62,8 @@ bench: charm client rootfs ## figures: what a hook costs with up to 200 clients
 	go test -tags localmodel -count=1 -timeout 30m -v ./tests/bench
 
 fuzz: ## fuzz what reads strangers' databags, each for FUZZTIME
-	for target in FuzzParse FuzzReply; do \
-	  go test ./relations/database -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; done
+	for room in database pgsql; do for target in FuzzParse FuzzReply; do \
+	  go test ./relations/$$room -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; done; done
 
 integration: charm client ## drive the current Juju controller; IMAGE names the workload image in its cluster
 	go test ./tests/integration -tags integration -count=1 -timeout 40m -v

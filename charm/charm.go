@@ -17,6 +17,7 @@ import (
 	"charmhub.io/postgresql-k8s/postgres"
 	"charmhub.io/postgresql-k8s/relations/clients"
 	"charmhub.io/postgresql-k8s/relations/database"
+	"charmhub.io/postgresql-k8s/relations/pgsql"
 )
 
 // A System is one thing outside the process that the charm reads and changes.
@@ -57,7 +58,7 @@ type Handler interface {
 func Handlers() []Handler {
 	return []Handler{
 		core.Secrets{}, core.Objects{}, core.Member{}, core.Replication{}, core.Succession{}, core.Restarts{}, core.Users{}, core.Model{},
-		clients.Handler{}, database.Handler{},
+		clients.Handler{}, database.Handler{}, pgsql.Handler{}, pgsql.Handler{Admin: true},
 		postgres.Handler{}, patroni.Handler{},
 	}
 }

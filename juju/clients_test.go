@@ -94,6 +94,88 @@ func TestClientsAreReadWhenTheyMayHaveChanged(t *testing.T) {
 	}
 }
 
+// withLegacy is such a model, with a third one whose units speak, too.
+func withLegacy() *model {
+	m := withClients(bothOnRecord)
+	m.relations["db"] = map[int]string{9: "nine"}
+	m.units = map[string][]string{"9": {"nine/0", "nine/1"}}
+	maps.Copy(m.bags, map[string]map[string]string{
+		"9 nine": {"database": "nine"}, "9 nine/0": {"egress-subnets": "10.0.0.1/32"}, "9 nine/1": {"database": "nine"},
+		"9 db": {"master": "old"}, "9 db/0": {"master": "older"},
+	})
+	return m
+}
+
+func TestUnitsOfLegacyClientsAreReadToo(t *testing.T) {
+	t.Parallel()
+	m := withLegacy()
+	obs := observe(t, m.dispatchOf(t, "db-relation-joined", 9))
+	want := state.Relation{
+		ID: 9, Endpoint: "db", Read: true, RemoteApp: "nine", Remote: map[string]string{"database": "nine"},
+		LocalApp: map[string]string{"master": "old"}, LocalUnit: map[string]string{"master": "older"},
+		Units: map[string]map[string]string{"nine/0": {"egress-subnets": "10.0.0.1/32"}, "nine/1": {"database": "nine"}},
+	}
+	if r, _ := obs.Relations.ByID(9); !reflect.DeepEqual(r, want) {
+		t.Errorf("it is %+v, want %+v", r, want)
+	}
+	if r, _ := obs.Relations.ByID(7); r.Read || r.Units != nil {
+		t.Errorf("a modern one is %+v", r)
+	}
+}
+
+// A unit may go away while we look.
+func TestAUnitThatGoesAwayIsNotThere(t *testing.T) {
+	t.Parallel()
+	m := withLegacy()
+	s := m.dispatchOf(t, "db-relation-departed", 9)
+	s.tools.Run = func(ctx context.Context, tool string, args []string, stdin []byte) ([]byte, error) {
+		if slices.Contains(args, "nine/0") {
+			return nil, NewToolError(tool, "ERROR relation unit not found", errors.New("exit status 1"))
+		}
+		return m.run(ctx, tool, args, stdin)
+	}
+	r, _ := observe(t, s).Relations.ByID(9)
+	if _, there := r.Units["nine/0"]; !r.Read || len(r.Units) != 1 || there {
+		t.Errorf("it is %+v", r)
+	}
+}
+
+func TestDatabagsOfTheUnit(t *testing.T) {
+	t.Parallel()
+	m := withLegacy()
+	s := m.dispatchOf(t, "db-relation-changed", 9)
+	want := func(state.Observed) state.Desired {
+		content := map[string]string{"master": "new", "port": "5432", "allowed-units": ""}
+		return state.Desired{Databags: []state.Databag{{Relation: 9, Content: content}, {Relation: 9, Unit: true, Content: content}}}
+	}
+	if steps := settle(t, s, want); !slices.Equal(steps, []string{"set master, port in relation 9", "set master, port in relation 9 as a unit"}) {
+		t.Errorf("the steps are %q", steps)
+	}
+	m.commit()
+	for _, owner := range []string{"9 db", "9 db/0"} {
+		if got := m.bags[owner]; !maps.Equal(got, map[string]string{"master": "new", "port": "5432"}) {
+			t.Errorf("the databag of %s is %q", owner, got)
+		}
+	}
+	r, _ := observe(t, s).Relations.ByID(9)
+	if r.LocalApp["master"] != "new" || r.LocalUnit["master"] != "new" {
+		t.Errorf("it remembers %+v", r)
+	}
+	// Only that of the application is the leader's alone.
+	obs := observe(t, m.dispatchOf(t, "db-relation-changed", 9))
+	obs.Leader = false
+	r.LocalApp, r.LocalUnit = nil, nil
+	obs.Relations.Replace(r)
+	if steps := s.Diff(obs, want(obs)); !slices.Equal(stepTexts(steps), []string{"set master, port in relation 9 as a unit"}) {
+		t.Errorf("the steps of another unit are %q", stepTexts(steps))
+	}
+	m.fails["relation-set"] = errors.New("exit status 1")
+	err := s.Apply(t.Context(), SetDatabag{state.Databag{Relation: 9, Unit: true, Content: map[string]string{"master": "x"}}})
+	if r, _ := observe(t, s).Relations.ByID(9); !errors.Is(err, m.fails["relation-set"]) || r.LocalUnit["master"] != "new" {
+		t.Errorf("the error is %v, and it remembers %+v", err, r)
+	}
+}
+
 func TestOnlyTheLeaderReadsClients(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*model){

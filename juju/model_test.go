@@ -22,6 +22,7 @@ type model struct {
 	config          map[string]any
 	relations       map[string]map[int]string    // other application by id, by endpoint
 	bags            map[string]map[string]string // by "id owner"
+	units           map[string][]string          // of the other side, by id
 	secrets         map[string]*secret           // by label
 	ports           []string
 	memory          map[string]string
@@ -99,6 +100,9 @@ func (m *model) run(_ context.Context, tool string, args []string, stdin []byte)
 		"relation-ids": func() (any, error) { return m.ids(words[0]), nil },
 		"relation-get": func() (any, error) { return m.bags[flags["-r"]+" "+words[1]], nil },
 		"relation-list": func() (any, error) {
+			if _, app := flags["--app"]; !app {
+				return m.units[flags["-r"]], nil
+			}
 			return m.app(flags["-r"]), nil
 		},
 		"goal-state": func() (any, error) {
@@ -151,11 +155,14 @@ func (m *model) write(tool string, flags map[string]string, words []string, file
 	case "state-set":
 		return later(func() { maps.Copy(m.memory, content) })
 	case "relation-set":
-		if !m.leader {
-			return nil, notLeader
+		bag := flags["-r"] + " db/0"
+		if _, app := flags["--app"]; app {
+			bag = flags["-r"] + " db"
+			if !m.leader {
+				return nil, notLeader
+			}
 		}
 		return later(func() {
-			bag := flags["-r"] + " db"
 			m.bags[bag] = state.With(m.bags[bag], content)
 			maps.DeleteFunc(m.bags[bag], func(_, value string) bool { return value == "" })
 		})

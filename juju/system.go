@@ -204,8 +204,36 @@ func (s *System) readRelation(ctx context.Context, r state.Relation) (state.Rela
 	if r.LocalApp, err = s.tools.RelationGet(ctx, r.ID, s.env.Unit.App); err != nil {
 		return r, ignoreNotFound(err)
 	}
+	if slices.Contains(state.UnitDatabags, r.Endpoint) {
+		if err := s.readUnitDatabags(ctx, &r); err != nil {
+			return r, ignoreNotFound(err)
+		}
+	}
 	r.Read = true
 	return r, nil
+}
+
+func (s *System) readUnitDatabags(ctx context.Context, r *state.Relation) error {
+	var err error
+	if r.LocalUnit, err = s.tools.RelationGet(ctx, r.ID, s.env.Unit.Name); err != nil {
+		return err
+	}
+	units, err := s.tools.RelationUnits(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	r.Units = make(map[string]map[string]string, len(units))
+	for _, unit := range units {
+		bag, err := s.tools.RelationGet(ctx, r.ID, unit)
+		if errors.Is(err, ErrNotFound) {
+			continue // it went away since relation-list
+		}
+		if err != nil {
+			return err
+		}
+		r.Units[unit] = bag
+	}
+	return nil
 }
 
 // ignoreNotFound forgives what went away while we looked.
@@ -311,13 +339,17 @@ type SetClients struct {
 // String implements state.Step.
 func (s SetClients) String() string { return fmt.Sprintf("record %d client relations", len(s.Clients)) }
 
-// SetDatabag changes keys of the application's databag in a relation.
+// SetDatabag changes keys of the application's or the unit's databag in a
+// relation.
 type SetDatabag struct{ state.Databag }
 
 // String implements state.Step: keys only, values may be secret.
 func (s SetDatabag) String() string {
-	keys := slices.Sorted(maps.Keys(s.Content))
-	return fmt.Sprintf("set %s in relation %d", strings.Join(keys, ", "), s.Relation)
+	keys, whose := slices.Sorted(maps.Keys(s.Content)), ""
+	if s.Unit {
+		whose = " as a unit"
+	}
+	return fmt.Sprintf("set %s in relation %d%s", strings.Join(keys, ", "), s.Relation, whose)
 }
 
 // OpenPort opens a TCP port.
@@ -356,7 +388,8 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	}
 	for _, wish := range want.Databags {
 		if changed := changedKeys(obs, wish); len(changed) > 0 {
-			steps = append(steps, SetDatabag{state.Databag{Relation: wish.Relation, Content: changed, Grant: wish.Grant}})
+			wish.Content = changed
+			steps = append(steps, SetDatabag{wish})
 		}
 	}
 	peer, related := obs.Relations.Peer()
@@ -428,16 +461,20 @@ func missingKeys(secret state.Secret, keys []string) []string {
 	return missing
 }
 
-// changedKeys returns what of the wish differs from the databag, which is the
-// leader's alone. One that we do not know stays.
+// changedKeys returns what of the wish differs from the databag; that of the
+// application is the leader's alone. One that we do not know stays.
 func changedKeys(obs state.Observed, wish state.Databag) map[string]string {
 	r, ok := obs.Relations.ByID(wish.Relation)
-	if !ok || !r.Read || !obs.Leader {
+	if !ok || !r.Read || !obs.Leader && !wish.Unit {
 		return nil
+	}
+	have := r.LocalApp
+	if wish.Unit {
+		have = r.LocalUnit
 	}
 	changed := map[string]string{}
 	for k, v := range wish.Content {
-		if r.LocalApp[k] != v {
+		if have[k] != v {
 			changed[k] = v
 		}
 	}
@@ -541,11 +578,15 @@ func (s *System) setDatabag(ctx context.Context, step SetDatabag) error {
 			return err
 		}
 	}
-	if err := s.tools.RelationSet(ctx, step.Relation, step.Content); err != nil {
+	r, _ := s.facts.Relations.ByID(step.Relation)
+	set, bag := s.tools.RelationSet, &r.LocalApp
+	if step.Unit {
+		set, bag = s.tools.RelationSetUnit, &r.LocalUnit
+	}
+	if err := set(ctx, step.Relation, step.Content); err != nil {
 		return err
 	}
-	r, _ := s.facts.Relations.ByID(step.Relation)
-	r.LocalApp = state.With(r.LocalApp, step.Content)
+	*bag = state.With(*bag, step.Content)
 	s.facts.Relations.Replace(r)
 	return nil
 }

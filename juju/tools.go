@@ -164,6 +164,12 @@ func (t Tools) RelationApp(ctx context.Context, id int) (string, error) {
 	return get[string](ctx, t, "relation-list", "-r", strconv.Itoa(id), "--app")
 }
 
+// RelationUnits returns the units on the other side of a relation, but for one
+// that departs with this event.
+func (t Tools) RelationUnits(ctx context.Context, id int) ([]string, error) {
+	return get[[]string](ctx, t, "relation-list", "-r", strconv.Itoa(id))
+}
+
 // Units returns the names of the application's units that Juju means to keep,
 // sorted.
 func (t Tools) Units(ctx context.Context) ([]string, error) {

@@ -41,6 +41,8 @@ func TestTools(t *testing.T) {
 			map[string]string{"a": "1"}, "relation-get --format=json -r 7 - db/0", ""},
 		{"the other application", func(t Tools) (any, error) { return t.RelationApp(ctx, 7) }, `"client"`,
 			"client", "relation-list --format=json -r 7 --app", ""},
+		{"the other application's units", func(t Tools) (any, error) { return t.RelationUnits(ctx, 7) }, `["client/0","client/1"]`,
+			[]string{"client/0", "client/1"}, "relation-list --format=json -r 7", ""},
 		{"the units that stay", func(t Tools) (any, error) { return t.Units(ctx) },
 			`{"units":{"db/2":{"status":"waiting"},"db/1":{"status":"dying"},"db/0":{"status":"active"}}}`,
 			[]string{"db/0", "db/2"}, "goal-state --format=json", ""},

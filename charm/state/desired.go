@@ -201,11 +201,13 @@ type SecretWish struct {
 	Content map[string]Redacted
 }
 
-// Databag is a wish for keys of the application's databag in a relation. Keys
-// that are not mentioned stay; an empty value removes one.
+// Databag is a wish for keys of a databag of ours in a relation. Keys that are
+// not mentioned stay; an empty value removes one.
 type Databag struct {
 	Relation int
-	Content  map[string]string
+	// Unit is for this unit's own databag, in place of the application's.
+	Unit    bool
+	Content map[string]string
 	// Grant are the URIs of the secrets that the content tells of.
 	Grant []string
 }

@@ -34,6 +34,14 @@ const (
 	MessageInvalidRoles = "invalid role(s) for extra user roles"
 	// MessageInvalidRequest refuses what cannot be read or is far too much.
 	MessageInvalidRequest = "invalid request of a client application"
+	// MessageExtensions refuses a legacy client that wants extensions which no
+	// option enables; upstream's words.
+	MessageExtensions = "extensions requested through relation"
+	// MessageRoles refuses a legacy client that wants roles; upstream's words.
+	MessageRoles = "roles requested through relation, use postgresql_client interface instead"
+	// MessageOneEndpoint is for an application with a legacy and a modern relation;
+	// upstream's words.
+	MessageOneEndpoint = "Please choose one endpoint to use. No need to relate all of them simultaneously!"
 	// MessageStopping is what a unit shows whose pod or place is going away.
 	MessageStopping = "stopping"
 )

@@ -4,6 +4,8 @@ package state
 const (
 	PeerEndpoint     = "database-peers"
 	DatabaseEndpoint = "database"
+	LegacyEndpoint   = "db"
+	AdminEndpoint    = "db-admin"
 	Container        = "postgresql"
 	ServiceName      = "postgresql" // of Pebble, and the check that gates readiness
 	SystemUser       = "postgres"   // user and group in the workload
@@ -29,7 +31,10 @@ const (
 var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript, RewindScript, SuperviseScript}
 
 // DatabaseEndpoints are the endpoints of applications that want a database.
-var DatabaseEndpoints = []string{DatabaseEndpoint}
+var DatabaseEndpoints = []string{DatabaseEndpoint, LegacyEndpoint, AdminEndpoint}
+
+// UnitDatabags are the endpoints where units have something to say, too.
+var UnitDatabags = []string{LegacyEndpoint, AdminEndpoint}
 
 // SystemUsers are the charm's own users, in the order of upstream's messages.
 var SystemUsers = []string{"backup", "replication", "rewind", "operator", "monitoring"}

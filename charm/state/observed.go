@@ -113,6 +113,10 @@ type Relation struct {
 	RemoteApp string
 	Remote    map[string]string // the other application's databag
 	LocalApp  map[string]string // own application databag; leaders write it
+	// Units and LocalUnit are the databags of the other application's units, by
+	// name, and of this one. They are read where UnitDatabags says.
+	Units     map[string]map[string]string
+	LocalUnit map[string]string
 }
 
 // Peer returns the relation between the units of this application.

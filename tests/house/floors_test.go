@@ -53,7 +53,7 @@ var floors = []floor{
 		"only one room speaks SQL"},
 	{[]string{"kube"}, with(vocabulary, "k8s.io/...", "golang.org/x/sync/errgroup"),
 		"only one room pays for client-go"},
-	{[]string{"relations/database"}, with(vocabulary, "relations/clients"),
+	{[]string{"relations/database", "relations/pgsql"}, with(vocabulary, "relations/clients"),
 		"what is the same for every interface of applications is in one room, and is pure, too"},
 	{[]string{"relations/clients/clientstest"}, with(vocabulary, "relations/clients"),
 		"a world for the tests of what stands on the room is the room's own"},

@@ -107,12 +107,16 @@ func (w *World) Describe(want state.Desired) []string {
 		r, _ := w.Relations.ByID(b.Relation)
 		var changed []string
 		for _, key := range slices.Sorted(maps.Keys(b.Content)) {
-			if b.Content[key] != r.LocalApp[key] {
+			if b.Content[key] != (*bag(&r, b))[key] {
 				changed = append(changed, key)
 			}
 		}
-		if len(changed) > 0 {
-			say("tell %d: %s; grant %s", b.Relation, strings.Join(changed, ", "), strings.Join(b.Grant, ", "))
+		switch keys := strings.Join(changed, ", "); {
+		case keys == "":
+		case b.Unit:
+			say("tell %d as a unit: %s", b.Relation, keys)
+		default:
+			say("tell %d: %s; grant %s", b.Relation, keys, strings.Join(b.Grant, ", "))
 		}
 	}
 	for _, uri := range want.Unneeded {
@@ -206,8 +210,9 @@ func (w *World) Apply(t testing.TB, want state.Desired) {
 	}
 	for _, wish := range want.Databags {
 		r, _ := w.Relations.ByID(wish.Relation)
-		r.LocalApp = state.With(r.LocalApp, wish.Content)
-		maps.DeleteFunc(r.LocalApp, func(_, value string) bool { return value == "" })
+		own := bag(&r, wish)
+		*own = state.With(*own, wish.Content)
+		maps.DeleteFunc(*own, func(_, value string) bool { return value == "" })
 		w.Relations.Replace(r)
 	}
 	for _, uri := range want.Unneeded {
@@ -221,6 +226,14 @@ func (w *World) Apply(t testing.TB, want state.Desired) {
 	if want.Clients != nil {
 		w.Clients = maps.Clone(want.Clients)
 	}
+}
+
+// bag is the databag that a wish is for.
+func bag(r *state.Relation, wish state.Databag) *map[string]string {
+	if wish.Unit {
+		return &r.LocalUnit
+	}
+	return &r.LocalApp
 }
 
 // Commit is the end of a dispatch that Juju commits, and the beginning of
