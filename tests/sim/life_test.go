@@ -45,13 +45,17 @@ func TestCrashAfterEachStep(t *testing.T) {
 		w := newWorld(1)
 		crashed := w.dispatch(0, nil, fuse, false).crashed
 		w.settle(t)
-		w.model.Relations[7] = client(rand.New(rand.NewPCG(1, 1)), 0)
-		crashed = w.dispatch(0, changed(7), fuse, false).crashed || crashed
-		w.settle(t)
-		delete(w.model.Relations, 7)
-		crashed = w.dispatch(0, broken(7), fuse, false).crashed || crashed
-		w.settle(t)
-		w.check(t)
+		for i, client := range []*relation{client(rand.New(rand.NewPCG(1, 1)), 0), legacyClient(rand.New(rand.NewPCG(1, 1)), 0)} {
+			id := 7 + i
+			w.model.Relations[id] = client
+			crashed = w.dispatch(0, event(client, id, "changed"), fuse, false).crashed || crashed
+			w.settle(t)
+			w.check(t)
+			delete(w.model.Relations, id)
+			crashed = w.dispatch(0, event(client, id, "broken"), fuse, false).crashed || crashed
+			w.settle(t)
+			w.check(t)
+		}
 		if t.Failed() {
 			t.Fatalf("that was a crash at fuse %d", fuse)
 		}
@@ -77,12 +81,10 @@ func TestTrust(t *testing.T) {
 	w.check(t)
 }
 
-func changed(id int) map[string]string {
-	return map[string]string{"JUJU_DISPATCH_PATH": "hooks/database-relation-changed", "JUJU_RELATION_ID": fmt.Sprintf("database:%d", id)}
-}
-
-func broken(id int) map[string]string {
-	return map[string]string{"JUJU_DISPATCH_PATH": "hooks/database-relation-broken", "JUJU_RELATION_ID": fmt.Sprintf("database:%d", id)}
+func event(r *relation, id int, name string) map[string]string {
+	return map[string]string{
+		"JUJU_DISPATCH_PATH": fmt.Sprintf("hooks/%s-relation-%s", r.Endpoint, name), "JUJU_RELATION_ID": fmt.Sprintf("%s:%d", r.Endpoint, id),
+	}
 }
 
 // requests that clients make: valid ones first, then what must be refused, or
@@ -109,7 +111,48 @@ func client(r *rand.Rand, n int) *relation {
 	if n < 0 {
 		n = r.IntN(len(requests))
 	}
-	return &relation{App: fmt.Sprintf("client%d", n), Remote: maps.Clone(requests[n]), Local: map[string]string{}}
+	return &relation{
+		Endpoint: "database", App: fmt.Sprintf("client%d", n), Remote: maps.Clone(requests[n]), Local: map[string]string{},
+	}
+}
+
+// legacy are requests over the legacy interface: two valid ones first, one that
+// asks for nothing, and what must be refused.
+var legacy = []map[string]string{
+	{"database": "orders"},
+	{"database": "old times"},
+	{},
+	{"database": "template1"},
+	{"database": "fine", "roles": "admin"},
+	{"database": "fine", "extensions": "citext"},
+}
+
+// legacyClient may be one that has a modern relation, too.
+func legacyClient(r *rand.Rand, n int) *relation {
+	if n < 0 {
+		n = r.IntN(len(legacy))
+	}
+	app := fmt.Sprintf("legacy%d", n)
+	if r.IntN(2) == 0 {
+		app = fmt.Sprintf("client%d", r.IntN(len(requests)))
+	}
+	c := &relation{
+		Endpoint: []string{"db", "db-admin"}[r.IntN(2)], App: app, Remote: maps.Clone(legacy[n]), Local: map[string]string{},
+		Units: map[string]map[string]string{}, LocalUnits: map[int]map[string]string{},
+	}
+	c.unit(0)
+	return c
+}
+
+// unit lets a unit of a legacy client join, or depart.
+func (r *relation) unit(n int) (name string) {
+	unit := fmt.Sprintf("%s/%d", r.App, n)
+	if _, there := r.Units[unit]; there {
+		delete(r.Units, unit)
+		return "departed"
+	}
+	r.Units[unit] = state.With(r.Remote, map[string]string{"egress-subnets": fmt.Sprintf("10.1.0.%d/32", n)})
+	return "joined"
 }
 
 // live is one life: a number of random happenings, and then quiet.
@@ -119,38 +162,57 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 	nextRelation := 1
 	for range 10 + r.IntN(30) {
 		unit := r.IntN(len(w.members))
-		var event map[string]string
-		switch r.IntN(12) {
-		case 0, 1:
-			w.model.Relations[nextRelation] = client(r, -1)
-			event = changed(nextRelation)
+		var now map[string]string
+		switch r.IntN(14) {
+		case 0, 1, 2:
+			c := client(r, -1)
+			if r.IntN(3) == 0 {
+				c = legacyClient(r, -1)
+			}
+			w.model.Relations[nextRelation] = c
+			now = event(c, nextRelation, "changed")
 			unit = w.model.Leader
 			nextRelation++
-		case 2:
-			for id := range w.model.Relations {
-				delete(w.model.Relations, id)
-				event = broken(id)
-				break
-			}
 		case 3:
-			w.model.Leader = r.IntN(len(w.members))
+			for _, id := range slices.Sorted(maps.Keys(w.model.Relations)) {
+				if r.IntN(2) == 0 {
+					now = event(w.model.Relations[id], id, "broken")
+					delete(w.model.Relations, id)
+					break
+				}
+			}
 		case 4:
+			for _, id := range slices.Sorted(maps.Keys(w.model.Relations)) {
+				if c := w.model.Relations[id]; c.Units != nil {
+					name := c.unit(r.IntN(3))
+					for u := range w.members { // Juju tells all of them
+						w.due[u] = append(w.due[u], event(c, id, name))
+					}
+				}
+			}
+		case 5:
+			w.model.Leader = r.IntN(len(w.members))
+		case 6:
 			w.containers[unit].Restart()
 			w.members[unit].loaded = ""
-		case 5:
-			w.containers[unit].GoAway()
-		case 6:
-			w.trusted = !w.trusted
 		case 7:
-			w.model.Config["profile_limit_memory"] = float64([]int{0, 512, 2048}[r.IntN(3)]) // 0 is refused
+			w.containers[unit].GoAway()
 		case 8:
+			w.trusted = !w.trusted
+		case 9:
+			w.model.Config["profile_limit_memory"] = float64([]int{0, 512, 2048}[r.IntN(3)]) // 0 is refused
+		case 10:
 			w.labels[unit] = nil // a new pod
+		}
+		due := now == nil && len(w.due[unit]) > 0
+		if due {
+			now = w.due[unit][0]
 		}
 		fuse := 0
 		if r.IntN(3) == 0 {
 			fuse = 1 + r.IntN(30)
 		}
-		l := w.dispatch(unit, event, fuse, r.IntN(8) == 0)
+		l := w.dispatch(unit, now, fuse, r.IntN(8) == 0)
 		if l.err != nil {
 			t.Errorf("a hook failed: %v", l.err)
 			return
@@ -160,6 +222,9 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 		}
 		if l.refused {
 			refusals++
+		}
+		if due && !l.crashed && !l.refused { // else Juju runs it again
+			w.due[unit] = w.due[unit][1:]
 		}
 	}
 	w.trusted = true
@@ -178,6 +243,14 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 // nothing does: zero steps and not one write.
 func (w *world) settle(t *testing.T) {
 	t.Helper()
+	for unit, due := range w.due {
+		for _, event := range due {
+			if l := w.dispatch(unit, event, 0, false); l.err != nil {
+				t.Fatalf("a hook failed: %v", l.err)
+			}
+		}
+		delete(w.due, unit)
+	}
 	for range 12 {
 		steps, writes := 0, 0
 		for unit := range w.members {
@@ -213,6 +286,10 @@ func (w *world) check(t *testing.T) {
 	t.Helper()
 	refused, users := false, map[string]bool{}
 	for id, r := range w.model.Relations {
+		if r.Endpoint != state.DatabaseEndpoint {
+			refused = w.checkLegacy(t, id, r, users) || refused
+			continue
+		}
 		n := slices.IndexFunc(requests, func(request map[string]string) bool { return maps.Equal(request, r.Remote) })
 		refused = refused || n >= valid+2 && n < len(requests)-2
 		if n >= valid {
@@ -286,4 +363,36 @@ func (w *world) checkServed(t *testing.T, id int, r *relation, users map[string]
 			t.Errorf("relation %d is told %v; the primary is %s", id, response, primary)
 		}
 	}
+}
+
+// checkLegacy looks whether a legacy client could log in, and tells whether the
+// leader must show that it may not.
+func (w *world) checkLegacy(t *testing.T, id int, r *relation, users map[string]bool) (refused bool) {
+	t.Helper()
+	n := slices.IndexFunc(legacy, func(request map[string]string) bool { return maps.Equal(request, r.Remote) })
+	both := false
+	for _, other := range w.model.Relations {
+		both = both || other.Endpoint == state.DatabaseEndpoint && other.App == r.App
+	}
+	if n > 1 && len(r.Local) > 0 {
+		t.Errorf("legacy request %d was served: %v", n, r.Local)
+	}
+	user := fmt.Sprint("relation_id_", id)
+	users[user] = n < 2 // it may have been made before the other relation came
+	if n > 1 || both && len(r.Local) == 0 {
+		return both || n > 2
+	}
+	role := w.catalog.Roles[user]
+	if !role.Login || role.Superuser != (r.Endpoint == "db-admin") || !role.HasPassword(state.Redacted(r.Local["password"])) {
+		t.Errorf("relation %d: %q cannot log in as it should", id, user)
+	}
+	if !slices.Contains(w.catalog.Databases[r.Remote["database"]].Create, user) {
+		t.Errorf("relation %d: %q may not work in %q", id, user, r.Remote["database"])
+	}
+	units := strings.Join(slices.Sorted(maps.Keys(r.Units)), " ")
+	host := fmt.Sprintf("db-%d.db-endpoints.sim.svc.cluster.local", w.model.Leader)
+	if r.Local["user"] != user || r.Local["allowed-units"] != units || r.Local["host"] != host || !maps.Equal(r.Local, r.LocalUnits[w.model.Leader]) {
+		t.Errorf("relation %d is told\n%v and\n%v; its units are %q", id, r.Local, r.LocalUnits[w.model.Leader], units)
+	}
+	return both
 }

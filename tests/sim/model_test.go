@@ -26,8 +26,10 @@ type model struct {
 }
 
 type relation struct {
-	App           string
+	Endpoint, App string
 	Remote, Local map[string]string
+	Units         map[string]map[string]string // of the other side
+	LocalUnits    map[int]map[string]string
 }
 
 type secret struct {
@@ -114,14 +116,19 @@ func (h *hook) run(_ context.Context, tool string, args []string, stdin []byte) 
 		switch args[len(args)-1] {
 		case "database-peers":
 			names = append(names, fmt.Sprintf("database-peers:%d", peerID))
-		case "database":
+		default:
 			for _, id := range slices.Sorted(maps.Keys(m.Relations)) {
-				names = append(names, fmt.Sprintf("database:%d", id))
+				if endpoint := m.Relations[id].Endpoint; endpoint == args[len(args)-1] {
+					names = append(names, fmt.Sprintf("%s:%d", endpoint, id))
+				}
 			}
 		}
 		return answer(names)
 	case "relation-list":
 		id, _ := strconv.Atoi(flag("-r"))
+		if !slices.Contains(args, "--app") {
+			return answer(slices.Sorted(maps.Keys(m.Relations[id].Units)))
+		}
 		return answer(m.Relations[id].App)
 	case "relation-get":
 		id, _ := strconv.Atoi(flag("-r"))
@@ -134,6 +141,10 @@ func (h *hook) run(_ context.Context, tool string, args []string, stdin []byte) 
 			return fail("relation not found")
 		case flag("-") == r.App:
 			return answer(r.Remote)
+		case flag("-") == fmt.Sprintf("%s/%d", app, h.unit):
+			return answer(r.LocalUnits[h.unit])
+		case strings.Contains(flag("-"), "/"):
+			return answer(r.Units[flag("-")])
 		case !leads:
 			return fail("permission denied")
 		}
@@ -169,11 +180,11 @@ func (h *hook) change(tool string, args []string, stdin []byte, flag func(string
 	m, unit := h.model, &h.model.Units[h.unit]
 	secretID := func(uri string) string { return uri[max(strings.LastIndex(uri, "/"), strings.LastIndex(uri, ":"))+1:] }
 	ours := tool == "relation-set" && !slices.Contains(args, "--app") // the unit's own databag
-	if ours {
+	if ours && flag("-r") == strconv.Itoa(peerID) {
 		return nil, nil // nobody reads it: it only wakes the others
 	}
 	needLeader := slices.Contains([]string{"relation-set", "secret-add", "secret-set", "secret-grant", "secret-remove"}, tool)
-	if needLeader && m.Leader != h.unit {
+	if needLeader && !ours && m.Leader != h.unit {
 		return fail("this unit is not the leader")
 	}
 	switch tool {
@@ -191,7 +202,14 @@ func (h *hook) change(tool string, args []string, stdin []byte, flag func(string
 		}
 		id, _ := strconv.Atoi(flag("-r"))
 		bag := m.Peer
-		if id != peerID {
+		switch {
+		case ours:
+			r := m.Relations[id]
+			if r.LocalUnits[h.unit] == nil {
+				r.LocalUnits[h.unit] = map[string]string{}
+			}
+			bag = r.LocalUnits[h.unit]
+		case id != peerID:
 			bag = m.Relations[id].Local
 		}
 		for k, v := range change {

@@ -42,6 +42,7 @@ type world struct {
 	objects    map[string]map[string]any // Kubernetes' services and endpoints, by path
 	labels     []map[string]string       // of the pods
 	catalog    state.Catalog
+	due        map[int][]map[string]string // events that Juju will run, by unit
 }
 
 // member is a unit's Patroni.
@@ -49,7 +50,7 @@ type member struct{ loaded string } // tag of the file that it has loaded
 
 func newWorld(units int) *world {
 	w := &world{
-		model: newModel(units), trusted: true, objects: map[string]map[string]any{},
+		model: newModel(units), trusted: true, due: map[int][]map[string]string{}, objects: map[string]map[string]any{},
 		members: make([]member, units), labels: make([]map[string]string, units),
 		catalog: state.Catalog{Version: "17.5", Predefined: []string{"pg_monitor", "pg_read_all_data", "pg_write_all_data"}, Roles: map[string]state.Role{}, Databases: map[string]state.CatalogDatabase{}},
 	}
