@@ -15,8 +15,9 @@ help: ## list the commands
 charm: ## pack dist/postgresql-k8s_$(ARCH).charm from charmcraft.yaml
 	go run ./tools/packcharm -arch $(ARCH)
 
-client: ## pack dist/client_$(ARCH).charm, a client application for the tests
-	go run ./tools/packcharm -arch $(ARCH) -o dist/client_$(ARCH).charm tests/charms/client
+client: ## pack dist/client_$(ARCH).charm and legacy_$(ARCH).charm, client applications for the tests
+	for name in client legacy; do \
+	  go run ./tools/packcharm -arch $(ARCH) -o dist/$${name}_$(ARCH).charm tests/charms/$$name || exit 1; done
 
 image: ## build the workload image, dist/postgresql-image.tar
 	image/build.sh

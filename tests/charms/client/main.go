@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"charmhub.io/postgresql-k8s/juju"
+	"charmhub.io/postgresql-k8s/tests/charms/rows"
 )
 
 const (
@@ -176,18 +177,11 @@ func report(ctx context.Context, tools juju.Tools, env juju.Environment, reply m
 		return tools.StatusSet(ctx, "blocked", "cannot connect: "+err.Error())
 	}
 	defer conn.Close(ctx)
-	var rows int
-	_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS seen (at timestamptz DEFAULT now(), event text)")
-	if err == nil {
-		_, err = conn.Exec(ctx, "INSERT INTO seen (event) VALUES ($1)", env.Event.Name)
-	}
-	if err == nil {
-		err = conn.QueryRow(ctx, "SELECT count(*) FROM seen").Scan(&rows)
-	}
+	n, err := rows.Write(ctx, conn, env.Event.Name)
 	if err != nil {
 		return tools.StatusSet(ctx, "blocked", "cannot write: "+err.Error())
 	}
-	return tools.StatusSet(ctx, "active", fmt.Sprintf("%d rows through %s", rows, reply["endpoints"]))
+	return tools.StatusSet(ctx, "active", fmt.Sprintf("%d rows through %s", n, reply["endpoints"]))
 }
 
 // action runs the statement of the action sql.
@@ -206,20 +200,9 @@ func action(ctx context.Context, tools juju.Tools, reply map[string]string) erro
 		return tools.ActionFail(ctx, err.Error())
 	}
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, statement)
+	lines, err := rows.Read(ctx, conn, statement)
 	if err != nil {
 		return tools.ActionFail(ctx, err.Error())
 	}
-	var lines []string
-	for rows.Next() {
-		values, err := rows.Values()
-		if err != nil {
-			return tools.ActionFail(ctx, err.Error())
-		}
-		lines = append(lines, strings.Trim(fmt.Sprintln(values...), "\n"))
-	}
-	if err := rows.Err(); err != nil {
-		return tools.ActionFail(ctx, err.Error())
-	}
-	return tools.ActionSet(ctx, map[string]string{"rows": strings.Join(lines, "\n"), "host": endpoints})
+	return tools.ActionSet(ctx, map[string]string{"rows": lines, "host": endpoints})
 }
