@@ -69,6 +69,8 @@ const (
 	// Beyond it the wake-up of the workload's checks is as quick.
 	patience = 6 * time.Second
 	poll     = 300 * time.Millisecond
+	// later is between two dispatches that look for what no event tells of.
+	later = time.Second
 	// maxPasses is far more than any sequence of wishes needs.
 	maxPasses = 25
 )
@@ -135,7 +137,12 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		over := out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here.
-		if want.Again || soon && !over && published {
+		again := want.Again || soon && !over && published
+		if !again && want.Later && (over || !soon) {
+			c.Sleep(ctx, later)
+			again = true
+		}
+		if again {
 			err := c.Wake(ctx)
 			if err == nil {
 				return out, nil

@@ -80,7 +80,7 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	}
 	kube := state.Kube{Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
 	for _, p := range pods.Items {
-		kube.Pods = append(kube.Pods, state.Pod{Name: p.Name, IP: p.Status.PodIP, Labels: p.Labels})
+		kube.Pods = append(kube.Pods, state.Pod{Name: p.Name, IP: p.Status.PodIP, Ready: ready(p), Labels: p.Labels})
 		if p.Name == s.unit.Pod() && len(p.OwnerReferences) > 0 {
 			o := p.OwnerReferences[0]
 			kube.Owner = state.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
@@ -105,6 +105,12 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	}
 	kube.Owner.Created = owner.CreationTimestamp.Time
 	return kube, nil
+}
+
+func ready(p corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // ownerUID returns ours if we are among the owners, else the first one, or "".

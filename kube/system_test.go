@@ -49,7 +49,7 @@ func newServer() *apiServer {
 	s := &apiServer{objects: map[string]object{}}
 	s.put(apps+"statefulsets/db", meta("db", nil, "", born))
 	pod := meta("db-0", object{"app.kubernetes.io/name": "db"}, "ours", born)
-	pod["status"] = object{"podIP": "10.1.0.7"}
+	pod["status"] = object{"podIP": "10.1.0.7", "conditions": []object{{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}}}
 	s.put(core+"pods/db-0", pod)
 	s.put(core+"pods/db-1", meta("db-1", object{"app.kubernetes.io/name": "db"}, "ours", born))
 	s.put(core+"pods/other-0", meta("other-0", object{"app.kubernetes.io/name": "other"}, "theirs", born))
@@ -215,7 +215,7 @@ func TestObserve(t *testing.T) {
 	want := state.Kube{
 		Owner:  state.Owner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "ours"},
 		Domain: "cluster.example",
-		Pods:   []state.Pod{{Name: "db-0", IP: "10.1.0.7", Labels: name}, {Name: "db-1", Labels: name}},
+		Pods:   []state.Pod{{Name: "db-0", IP: "10.1.0.7", Ready: true, Labels: name}, {Name: "db-1", Labels: name}},
 		Services: map[string]state.KubeService{
 			"db": {Name: "db", Labels: name},
 		},

@@ -48,6 +48,8 @@ type Desired struct {
 
 	// Again asks for another dispatch as soon as Juju has committed this one.
 	Again bool
+	// Later asks for one a moment after that: no event tells of what is awaited.
+	Later bool
 
 	Problems []Problem
 	Message  string // of the active status

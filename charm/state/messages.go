@@ -34,6 +34,8 @@ const (
 	MessageInvalidRoles = "invalid role(s) for extra user roles"
 	// MessageInvalidRequest refuses what cannot be read or is far too much.
 	MessageInvalidRequest = "invalid request of a client application"
+	// MessageEndpoint is upstream's word for a Service that leads nowhere yet.
+	MessageEndpoint = "awaiting for primary endpoint to be ready"
 	// MessageExtensions refuses a legacy client that wants extensions which no
 	// option enables; upstream's words.
 	MessageExtensions = "extensions requested through relation"

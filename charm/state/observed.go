@@ -333,6 +333,7 @@ type Owner struct {
 type Pod struct {
 	Name   string
 	IP     string
+	Ready  bool // so that Services lead to it
 	Labels map[string]string
 }
 

@@ -122,6 +122,11 @@ func (h Handler) serve(obs state.Observed, want *state.Desired, relation state.R
 		return client
 	}
 	client.Digest = clients.Pending
+	if password == "" && !reachable(obs) {
+		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageEndpoint})
+		want.Later = true
+		return client
+	}
 	if password == "" {
 		label := fmt.Sprintf("%s.%d.draft.secret", h.Name(), relation.ID)
 		if password = obs.Secrets[label].Content["password"]; password == "" {
@@ -150,4 +155,14 @@ func (h Handler) serve(obs state.Observed, want *state.Desired, relation state.R
 		state.Databag{Relation: relation.ID, Content: content},
 		state.Databag{Relation: relation.ID, Unit: true, Content: content})
 	return client
+}
+
+// reachable tells whether the Service of the primary leads to it. Patroni knows a
+// primary some seconds before the kubelet has looked whether its pod is ready, and
+// a pod is not before the unit's first hooks are done.
+func reachable(obs state.Observed) bool {
+	kube, _ := obs.Kube.Get()
+	primary, _ := obs.Primary()
+	pod, _ := kube.Pod(primary.Name)
+	return pod.Ready
 }

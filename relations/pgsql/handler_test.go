@@ -363,6 +363,43 @@ func TestBothInterfaces(t *testing.T) {
 	})
 }
 
+// Patroni knows a primary some seconds before its Service leads to it.
+func TestTheServiceOfThePrimary(t *testing.T) {
+	t.Parallel()
+	obs := leading(related(7, "db", orders()))
+	ready := obs.Kube
+	obs.Kube = state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{{Name: "db-0", IP: "10.0.0.1"}}})
+	waiting := []string{"later", "waiting: " + state.MessageEndpoint}
+	obs.Passes(t, [][]string{append([]string{"record 7: pending"}, waiting...), waiting, {"commit"}, {"look at 7"}, waiting})
+	obs.Kube = ready
+	obs.ServeAll(t)
+	if obs.Told(7)["master"] == "" {
+		t.Error("when it is ready, the client is told nothing")
+	}
+	t.Run("while this unit's own member is down", func(t *testing.T) {
+		t.Parallel()
+		obs := leading(related(7, "db", orders()))
+		kube, _ := obs.Kube.Get()
+		kube.Endpoints = map[string]state.Endpoints{obs.Unit.Scope(): {Leader: "db-1"}}
+		obs.Kube, obs.Cluster = state.Value(kube), state.Unknown[state.Cluster]("away")
+		obs.ServeAll(t)
+		if obs.Told(7)["master"] == "" {
+			t.Error("the client is told nothing")
+		}
+	})
+	// Later on, what was told stays true, and news have their way.
+	obs.Kube = state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{{Name: "db-0", IP: "10.0.0.1"}}})
+	r, _ := obs.Relations.ByID(7)
+	r.Units = nil
+	obs.Relations.Replace(r)
+	obs.Touch(7)
+	obs.ServeAll(t)
+	obs.Passes(t, [][]string{nil})
+	if got := obs.Told(7); got["allowed-units"] != "" || got["master"] == "" {
+		t.Errorf("it is told %q", got)
+	}
+}
+
 func TestABrokenRelation(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, "db", orders()), related(8, "db-admin", orders()))

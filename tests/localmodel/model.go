@@ -46,6 +46,7 @@ type Timing struct {
 	PebblePoll         time.Duration // looking for a new Pebble: 5 s
 	UpdateStatus       time.Duration // 5 min
 	Probe              time.Duration // the kubelet's health probes: 5 s
+	Readiness          time.Duration // those of readiness: as the others, but at most 1 s
 	Lease              time.Duration // leadership of an agent that is gone: 60 s
 	Grace              time.Duration // from SIGTERM to SIGKILL of a pod: 30 s
 	StorageAttach      time.Duration // a unit learns of its storages at a random time up to: 4 s
@@ -58,7 +59,8 @@ func (t *Timing) setDefaults() {
 	}{
 		{&t.RetryMin, 5 * time.Second}, {&t.RetryMax, 5 * time.Minute},
 		{&t.PebblePoll, 5 * time.Second}, {&t.UpdateStatus, 5 * time.Minute},
-		{&t.Probe, 5 * time.Second}, {&t.Lease, time.Minute}, {&t.Grace, 30 * time.Second},
+		{&t.Probe, 5 * time.Second}, {&t.Readiness, min(cmpOr(t.Probe, time.Second), time.Second)},
+		{&t.Lease, time.Minute}, {&t.Grace, 30 * time.Second},
 		{&t.StorageAttach, 4 * time.Second},
 	} {
 		if *wait.value == 0 {

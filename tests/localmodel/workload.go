@@ -180,7 +180,7 @@ func (u *Unit) keepAlive(ctx context.Context, pod Pod, container string, port in
 // has started and its workloads say so.
 func (u *Unit) reportReadiness(ctx context.Context, pod Pod) {
 	was := false
-	for pause(ctx, min(u.app.model.opts.Timing.Probe, time.Second)) {
+	for pause(ctx, u.app.model.opts.Timing.Readiness) {
 		u.app.model.mu.Lock()
 		ready, uid := u.ready, u.podUID
 		containers := sortedKeys(u.app.charm.Meta.Containers)

@@ -195,6 +195,9 @@ func (a api) Read(_ context.Context, path, _ string, into any) error {
 			pod := corev1.Pod{}
 			pod.Name, pod.Labels, pod.Status.PodIP = state.PodName(app, unit), a.labels[unit], fmt.Sprintf("10.0.0.%d", unit+1)
 			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: app, UID: types.UID("set")}}
+			if a.runs(unit) {
+				pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+			}
 			list.Items = append(list.Items, pod)
 		}
 		return nil

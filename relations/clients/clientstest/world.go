@@ -39,7 +39,7 @@ func Leading(handlers []Handler, relations ...state.Relation) *World {
 		Clients:   map[int]state.Client{},
 		Relations: state.Relations{state.PeerEndpoint: {{ID: 0, Endpoint: state.PeerEndpoint}}},
 		Cluster:   state.Value(state.Cluster{Members: []state.Member{{Name: "db-0", Role: "leader", State: "running"}}}),
-		Kube:      state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{{Name: "db-0", IP: "10.0.0.1"}, {Name: "db-1", IP: "10.0.0.2"}}}),
+		Kube:      state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{{Name: "db-0", IP: "10.0.0.1", Ready: true}, {Name: "db-1", IP: "10.0.0.2", Ready: true}}}),
 		Database: state.Value(state.Catalog{
 			Predefined: clients.Grantable,
 			Version:    "17.5",
@@ -138,6 +138,9 @@ func (w *World) Describe(want state.Desired) []string {
 	}
 	if want.Again {
 		say("again")
+	}
+	if want.Later {
+		say("later")
 	}
 	for _, p := range want.Problems {
 		say("%s: %s", p.Severity, p.Message)

@@ -492,9 +492,12 @@ type dispatch struct {
 
 var dispatched = regexp.MustCompile(`dispatched .*passes=(\d+) steps=(\d+)`)
 
-func newClients(t *testing.T) *clients {
+func newClients(t *testing.T) *clients { return newClientsWith(t, func(*localmodel.Options) {}) }
+
+func newClientsWith(t *testing.T, adjust func(*localmodel.Options)) *clients {
 	r := &ledger{}
 	return &clients{newWorld(t, func(o *localmodel.Options) {
+		adjust(o)
 		log := o.Log
 		o.Log = func(line localmodel.LogLine) {
 			if log != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -182,6 +183,31 @@ func TestLegacyClients(t *testing.T) {
 	}
 	w.sql("plain/0", "DROP TABLE of_admin, seen")
 	w.settle(1)
+}
+
+// TestLegacyClientFromTheBeginning has the client there before the database. The
+// name that it is told leads somewhere when it is told.
+func TestLegacyClientFromTheBeginning(t *testing.T) {
+	c := newClientsWith(t, func(o *localmodel.Options) { o.Timing.Readiness = 5 * time.Second }) // Juju's own
+	c.must(c.Deploy(localmodel.Deployment{Charm: charm, Images: map[string]string{"postgresql-image": image}}))
+	c.deployLegacy("old", 1, nil)
+	c.must(c.Integrate(app+":db", "old:db"))
+	c.soon("the client's unit", func() bool {
+		return slices.ContainsFunc(c.done(), func(d dispatch) bool { return d.Hook == "hooks/db-relation-joined" && d.Unit == unit0 })
+	})
+	c.must(c.SetTrust(app, true))
+	early := ""
+	c.wait("a row", func(s localmodel.Status) bool {
+		u, _ := unitOf(s, "old/0")
+		if u.Workload.Status == "blocked" {
+			early = u.Workload.Message
+		}
+		return early != "" || shown(s, "old/0") > 0
+	})
+	if early != "" {
+		t.Errorf("the client shows %q", early)
+	}
+	c.settle(1)
 }
 
 func TestLegacyClientFollowsAFailover(t *testing.T) {
