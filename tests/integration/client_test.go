@@ -11,10 +11,15 @@ import (
 	"time"
 )
 
-// deployClient deploys the test's client application and waits until it idles.
+// deployClient deploys the test's modern client application.
 func (m model) deployClient(name string, options ...string) {
 	m.t.Helper()
-	file, err := filepath.Abs("../../dist/client_amd64.charm")
+	m.deployTestCharm("client", name, options...)
+}
+
+func (m model) deployTestCharm(charm, name string, options ...string) {
+	m.t.Helper()
+	file, err := filepath.Abs("../../dist/" + charm + "_amd64.charm")
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -48,7 +53,8 @@ func (m model) waitClient(name, status, message string) {
 	}
 }
 
-// action runs an action of the client and returns its results.
+// action runs an action of the client and returns its results, nested ones as
+// "a.b".
 func (m model) action(name, action string, params ...string) map[string]string {
 	m.t.Helper()
 	out := m.juju(append([]string{"run", name + "/0", action, "--format=json"}, params...)...)
@@ -58,7 +64,13 @@ func (m model) action(name, action string, params ...string) map[string]string {
 	}
 	flat := map[string]string{}
 	for key, value := range results[name+"/0"].Results {
-		flat[key] = fmt.Sprint(value)
+		nested, isNested := value.(map[string]any)
+		for inner, value := range nested {
+			flat[key+"."+inner] = fmt.Sprint(value)
+		}
+		if !isNested {
+			flat[key] = fmt.Sprint(value)
+		}
 	}
 	return flat
 }

@@ -208,6 +208,15 @@ func TestLegacyClientFromTheBeginning(t *testing.T) {
 		t.Errorf("the client shows %q", early)
 	}
 	c.settle(1)
+	c.quiet()
+	before := len(c.done())
+	c.must(c.UpdateStatus(unit0))
+	c.soon("a dispatch", func() bool { return len(c.done()) > before })
+	for _, d := range c.done()[before:] {
+		if d.Unit == unit0 && d.steps != 0 {
+			t.Errorf("a second dispatch made %d steps", d.steps)
+		}
+	}
 }
 
 func TestLegacyClientFollowsAFailover(t *testing.T) {
