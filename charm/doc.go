@@ -23,6 +23,7 @@
 //   - A second dispatch right after a first makes no step and writes nothing.
 //   - What was published reaches others only when the hook ends: a dispatch with
 //     something to publish asks to be woken again rather than wait.
+//   - The charm comes back a moment later for what no event tells of.
 //   - A step of a system that fails becomes a status that names it, and is tried
 //     again soon, then at the next event. Only Juju's own steps fail the hook,
 //     because only those does Juju roll back and retry.

@@ -24,6 +24,7 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/relations/clients"
 	"charmhub.io/postgresql-k8s/relations/database"
+	"charmhub.io/postgresql-k8s/relations/pgsql"
 )
 
 const (
@@ -43,8 +44,8 @@ type world struct {
 
 // client is one relation.
 type client struct {
-	database, roles string
-	password        state.Redacted
+	endpoint, database, roles string
+	password                  state.Redacted
 }
 
 // newServer makes a data directory as Patroni would, with the charm's own
@@ -174,7 +175,13 @@ func (w *world) server() Server {
 
 // relate integrates an application.
 func (w *world) relate(id int, database, roles string) {
-	w.relations[id] = &client{database, roles, state.Redacted(fmt.Sprintf("PasswordOfRelation%d", id))}
+	w.relations[id] = &client{state.DatabaseEndpoint, database, roles, state.Redacted(fmt.Sprintf("PasswordOfRelation%d", id))}
+}
+
+// relateLegacy integrates an application over a legacy endpoint.
+func (w *world) relateLegacy(id int, database, endpoint string) {
+	w.relate(id, database, "")
+	w.relations[id].endpoint = endpoint
 }
 
 // observed is what the charm knows, but for the catalog.
@@ -193,8 +200,8 @@ func (w *world) observed() state.Observed {
 	}}
 	obs.Secrets = map[string]state.Secret{obs.Unit.PeerSecret(): peer}
 	for id, c := range w.relations {
-		obs.Relations[state.DatabaseEndpoint] = append(obs.Relations[state.DatabaseEndpoint], state.Relation{
-			ID: id, Endpoint: state.DatabaseEndpoint, Read: true, RemoteApp: "client",
+		obs.Relations[c.endpoint] = append(obs.Relations[c.endpoint], state.Relation{
+			ID: id, Endpoint: c.endpoint, Read: true, RemoteApp: fmt.Sprint("client-", id),
 			Remote:   map[string]string{"database": c.database, "extra-user-roles": c.roles},
 			LocalApp: map[string]string{"password": c.password.Reveal()},
 		})
@@ -216,6 +223,8 @@ func (w *world) pass(ctx context.Context, s *System) ([]state.Step, error) {
 	core.Users{}.Desire(obs, &want)
 	clients.Handler{}.Desire(obs, &want)
 	database.Handler{}.Desire(obs, &want)
+	pgsql.Handler{}.Desire(obs, &want)
+	pgsql.Handler{Admin: true}.Desire(obs, &want)
 	steps := s.Diff(obs, want)
 	for _, step := range steps {
 		if err := s.Apply(ctx, step); err != nil {

@@ -30,6 +30,7 @@ func TestRealServer(t *testing.T) {
 		{"dropping a role ends its sessions", endsSessions},
 		{"dropping a role keeps what it owns in several databases", severalDatabases},
 		{"dropping a superuser", superusersLegacy},
+		{"applications of the legacy interface", legacyClients},
 		{"dropping a role that made roles", subordinates},
 		{"what the operator and former users own is adopted", adoption},
 		{"a client of before, with all it had", clientOfBefore},
@@ -256,6 +257,31 @@ func superusersLegacy(t *testing.T, w *world) {
 	w.relate(51, "powers", "")
 	w.settle(t)
 	do(t, w.login(t, 51), "CREATE TABLE u ()", "ALTER TABLE t ADD b int", "DROP FOREIGN TABLE f")
+}
+
+// Applications of the legacy interface work in one database, with a superuser,
+// and hand what they have made to one of the modern interface.
+func legacyClients(t *testing.T, w *world) {
+	w.relateLegacy(300, "veteran", "db")
+	w.relateLegacy(301, "veteran", "db-admin")
+	w.settle(t)
+	plain, admin := w.login(t, 300), w.login(t, 301)
+	do(t, plain, "CREATE TABLE a (b int)", "CREATE EXTENSION citext")
+	refused(t, plain, "CREATE ROLE pwned", "permission denied")
+	w.noLogin(t, userOf(300), w.relations[300].password, "first", "pg_hba.conf")
+	do(t, admin, "ALTER TABLE a ADD c int", "CREATE TABLE of_admin (n int)", "CREATE ROLE helper", "ALTER SYSTEM RESET work_mem")
+	refused(t, plain, "SELECT FROM of_admin", "permission denied")
+	delete(w.relations, 301)
+	w.settle(t)
+	refused(t, admin, "SELECT 1", "terminating connection")
+	do(t, plain, "ALTER TABLE of_admin ADD m int", "INSERT INTO of_admin VALUES (1, 2)")
+
+	delete(w.relations, 300)
+	w.settle(t)
+	expect(t, w.operator(t, "veteran"), "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'", "veteran")
+	w.relate(302, "veteran", "")
+	w.settle(t)
+	do(t, w.login(t, 302), "INSERT INTO a VALUES (1, 2)", "DROP TABLE a, of_admin")
 }
 
 func subordinates(t *testing.T, w *world) {
