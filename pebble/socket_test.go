@@ -136,12 +136,12 @@ func testSocket(t *testing.T, dial func(t *testing.T) (pebble.Socket, string)) {
 			want := state.Layer{
 				Services: map[string]state.Service{"round-trip": {
 					Override: "replace", Summary: "a summary", Command: "sleep 1000", Startup: "disabled", User: "root", Group: "root",
-					WorkingDir: "/", Environment: map[string]string{"A": "b"}, OnFailure: "restart", KillDelay: "5m0s",
+					WorkingDir: "/", Environment: map[string]string{"A": "b"}, OnFailure: "restart", KillDelay: state.Duration(5 * time.Minute),
 				}},
 				Checks: map[string]state.Check{
-					"round-trip-http": {Override: "replace", Level: "ready", Startup: "disabled", Period: "1s", Timeout: "1s", Threshold: 3,
+					"round-trip-http": {Override: "replace", Level: "ready", Startup: "disabled", Period: state.Duration(time.Second), Timeout: state.Duration(time.Second), Threshold: 3,
 						HTTP: state.HTTPCheck{URL: "http://localhost:1/health"}},
-					"round-trip-exec": {Override: "replace", Startup: "disabled", Period: "1m0s", Timeout: "1s", Threshold: 1,
+					"round-trip-exec": {Override: "replace", Startup: "disabled", Period: state.Duration(time.Minute), Timeout: state.Duration(time.Second), Threshold: 1,
 						Exec: state.ExecCheck{Command: "true"}},
 				},
 			}

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -169,7 +170,7 @@ func followers(obs state.Observed, server state.Server) state.Check {
 	command := fmt.Sprintf("/bin/bash %s %s %s '%s'",
 		state.FollowersScript, server.BinDir, obs.Unit.App, strings.Join(streaming, ","))
 	return state.Check{
-		Override: "replace", Startup: "enabled", Period: "3s", Timeout: "2s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: 3 * second, Timeout: 2 * second, Threshold: 1,
 		Exec: state.ExecCheck{User: state.SystemUser, Command: command},
 	}
 }
@@ -178,10 +179,18 @@ func followers(obs state.Observed, server state.Server) state.Check {
 // changes to disabled (seen with 1.26), but takes on any other change.
 func idle() state.Check {
 	return state.Check{
-		Override: "replace", Startup: "enabled", Period: "24h", Timeout: "1s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: 24 * hour, Timeout: second, Threshold: 1,
 		Exec: state.ExecCheck{User: state.SystemUser, Command: "/bin/true"},
 	}
 }
+
+// Units of the plan's durations.
+const (
+	millisecond = state.Duration(time.Millisecond)
+	second      = state.Duration(time.Second)
+	minute      = state.Duration(time.Minute)
+	hour        = state.Duration(time.Hour)
+)
 
 // Layer is our part of Pebble's plan
 // (https://documentation.ubuntu.com/pebble/reference/layer-specification/).
@@ -201,7 +210,7 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 				// A fast shutdown writes a checkpoint first, which takes minutes
 				// when much of the cache is dirty. SIGKILL loses nothing, but
 				// costs the recovery.
-				KillDelay: "5m0s",
+				KillDelay: 5 * minute,
 				Environment: map[string]string{
 					"LC_ALL": "C.UTF-8",
 					// resolv.conf(5). A primary that is cut off has no name server, either: it
@@ -215,18 +224,18 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 			// alive: Kubernetes must never kill a database that is busy.
 			state.ServiceName: {
 				Override: "replace", Level: "ready", Startup: "enabled",
-				Period: "1s", Timeout: "1s", Threshold: 3, HTTP: member("/health"),
+				Period: second, Timeout: second, Threshold: 3, HTTP: member("/health"),
 			},
 			// Only wakes the charm: Juju runs it when a check fails or recovers,
 			// and this one does as soon as the member's role changes.
 			"primary": {
 				Override: "replace", Startup: "enabled",
-				Period: "1s", Timeout: "1s", Threshold: 1, HTTP: member("/primary"),
+				Period: second, Timeout: second, Threshold: 1, HTTP: member("/primary"),
 			},
 			// Keeps a frozen Patroni from freezing the cluster.
 			"frozen": {
 				Override: "replace", Startup: "enabled",
-				Period: "3s", Timeout: "2.9s", Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.WatchScript, User: state.SystemUser},
+				Period: 3 * second, Timeout: 2900 * millisecond, Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.WatchScript, User: state.SystemUser},
 			},
 			"followers": followers,
 			"pulse":     beat(pulse),
@@ -242,7 +251,7 @@ func beat(wanted bool) state.Check {
 		return idle()
 	}
 	return state.Check{
-		Override: "replace", Startup: "enabled", Period: "5s", Timeout: "2s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: 5 * second, Timeout: 2 * second, Threshold: 1,
 		Exec: state.ExecCheck{User: state.SystemUser, Command: `/bin/bash -c 'printf -v now "%(%s)T" && exit $((now / 15 % 2))'`},
 	}
 }
@@ -254,7 +263,7 @@ const trustCheck = "trust"
 // see. It is written in Python because that is what Patroni brings along.
 func watchTrust(unit state.Unit) state.Check {
 	return state.Check{
-		Override: "replace", Startup: "enabled", Period: "2s", Timeout: "2s", Threshold: 1,
+		Override: "replace", Startup: "enabled", Period: 2 * second, Timeout: 2 * second, Threshold: 1,
 		Exec: state.ExecCheck{Command: fmt.Sprintf("python3 -c '%s' %s", trustScript, unit.Model)},
 	}
 }

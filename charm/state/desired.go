@@ -1,5 +1,7 @@
 package state
 
+import "time"
+
 // Desired is what the handlers want. An absent wish is no wish: nothing is ever
 // removed because nobody mentioned it.
 type Desired struct {
@@ -105,6 +107,24 @@ type Layer struct {
 	Checks   map[string]Check   `yaml:"checks,omitempty"`
 }
 
+// Duration is a duration of the plan. Pebble does not keep the text that it was
+// given, so two are compared by what they mean.
+type Duration time.Duration
+
+// MarshalYAML implements yaml.Marshaler.
+func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
+
+// UnmarshalYAML implements the unmarshaler of yaml.
+func (d *Duration) UnmarshalYAML(unmarshal func(any) error) error {
+	var text string
+	if err := unmarshal(&text); err != nil {
+		return err
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = Duration(parsed)
+	return err
+}
+
 // Service is a service of Pebble's.
 type Service struct {
 	Override    string            `yaml:"override"`
@@ -116,7 +136,7 @@ type Service struct {
 	WorkingDir  string            `yaml:"working-dir,omitempty"`
 	Environment map[string]string `yaml:"environment,omitempty"`
 	OnFailure   string            `yaml:"on-failure,omitempty"`
-	KillDelay   string            `yaml:"kill-delay,omitempty"` // a Go duration
+	KillDelay   Duration          `yaml:"kill-delay,omitempty"`
 }
 
 // Check is a health check of Pebble's. One without a level never reaches
@@ -125,8 +145,8 @@ type Check struct {
 	Override  string    `yaml:"override"`
 	Level     string    `yaml:"level,omitempty"`
 	Startup   string    `yaml:"startup,omitempty"`
-	Period    string    `yaml:"period,omitempty"` // a Go duration
-	Timeout   string    `yaml:"timeout,omitempty"`
+	Period    Duration  `yaml:"period,omitempty"`
+	Timeout   Duration  `yaml:"timeout,omitempty"`
 	Threshold int       `yaml:"threshold,omitempty"` // failures in a row
 	HTTP      HTTPCheck `yaml:"http,omitempty"`      // this, or Exec
 	Exec      ExecCheck `yaml:"exec,omitempty"`
