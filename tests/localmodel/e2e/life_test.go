@@ -134,7 +134,8 @@ func TestKilledAtNthCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	const together = 4 // applications in one model
-	for first, more := 1, true; more; first += together * stride {
+	last := 1
+	for first := 1; first <= last; first += together * stride {
 		var mu sync.Mutex
 		calls, fatal := map[string]int{}, map[string]int{}
 		count := func(unit string) localmodel.Fault {
@@ -157,11 +158,31 @@ func TestKilledAtNthCall(t *testing.T) {
 		for name := range fatal {
 			w.deployAs(name, 1)
 		}
-		for name, n := range fatal {
-			w.settleApp(name, 1)
-			more = more && calls[name] > n
+		deployed := map[string]int{} // calls until the application was settled
+		w.wait("all settled", func(s localmodel.Status) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for name := range fatal {
+				if s.Settled(name, 1) && deployed[name] == 0 {
+					deployed[name] = calls[name]
+				}
+			}
+			return len(deployed) == together
+		})
+		w.wait("all settled after the kill", func(s localmodel.Status) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for name := range fatal {
+				if !s.Settled(name, 1) || calls[name] < fatal[name] && fatal[name] <= deployed[name] {
+					return false
+				}
+			}
+			return true
+		})
+		for _, n := range deployed {
+			last = max(last, n) // they differ by how often something had to be looked at
 		}
-		t.Logf("killed at calls %d to %d of about %d", first, first+(together-1)*stride, calls["pg-0"])
+		t.Logf("killed at calls %d to %d of %d", first, first+(together-1)*stride, last)
 		w.end()
 	}
 }
