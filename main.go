@@ -81,7 +81,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	resolv, _ := os.ReadFile("/etc/resolv.conf") // without it the cluster's domain is the usual one
 	database := postgres.New(postgres.Connect)
 	defer database.Close(ctx)
-	workload := pebble.New(pebbleSocket, state.Files...)
+	workload := pebble.New(pebbleSocket, state.PatroniYML)
 	c := charm.Charm{
 		Model: juju.New(tools, env),
 		Systems: []charm.System{

@@ -36,6 +36,9 @@ func Config(p state.Patroni) (content state.Redacted, tag string, err error) {
 	}
 	mac := hmac.New(sha256.New, []byte(p.Passwords.REST.Reveal()))
 	mac.Write(untagged)
+	for _, script := range scripts {
+		mac.Write([]byte(script.text))
+	}
 	tag = hex.EncodeToString(mac.Sum(nil)[:6])
 	doc.Tags = map[string]string{configTag: tag}
 	tagged, err := yaml.Marshal(doc)
@@ -187,14 +190,25 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 		return
 	}
 	want.ConfigTag = tag
-	file := func(path string, content state.Redacted, mode uint32) state.File {
-		return state.File{Path: path, Content: content, Mode: mode, User: state.SystemUser, Group: state.SystemUser}
+	for _, script := range scripts {
+		want.Files = append(want.Files, state.File{
+			Path: script.path, Content: state.Redacted(script.text), Mode: 0o755,
+			User: state.SystemUser, Group: state.SystemUser, Behind: state.PatroniYML,
+		})
 	}
-	want.Files = append(want.Files, file(state.PatroniYML, content, 0o600),
-		file(state.FenceScript, state.Redacted(fenceScript), 0o644), file(state.WatchScript, state.Redacted(watchScript), 0o644),
-		file(state.FollowersScript, state.Redacted(followersScript), 0o644),
-		file(state.RewindScript, state.Redacted(rewindScript), 0o755),
-		file(state.SuperviseScript, state.Redacted(superviseScript), 0o644))
+	want.Files = append(want.Files, state.File{
+		Path: state.PatroniYML, Content: content, Mode: 0o600, User: state.SystemUser, Group: state.SystemUser,
+	})
+}
+
+// scripts are what runs beside Patroni in the workload. The tag of patroni.yml
+// changes with them.
+var scripts = []struct{ path, text string }{
+	{state.FenceScript, fenceScript},
+	{state.FollowersScript, followersScript},
+	{state.RewindScript, rewindScript},
+	{state.SuperviseScript, superviseScript},
+	{state.WatchScript, watchScript},
 }
 
 //go:embed scripts/fence.py

@@ -254,8 +254,16 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	if want.Directory.Path != "" && want.Directory != have.Mount {
 		steps = append(steps, Chown{want.Directory})
 	}
+	wished := make(map[string]state.File, len(want.Files))
 	for _, file := range want.Files {
-		if have.Files[file.Path] != file {
+		wished[file.Path] = file
+	}
+	for _, file := range want.Files {
+		seen := file
+		if file.Behind != "" {
+			seen = wished[file.Behind]
+		}
+		if have.Files[seen.Path] != seen {
 			steps = append(steps, Push{file})
 		}
 	}

@@ -134,6 +134,33 @@ func TestAFreshContainerGetsAllInOrder(t *testing.T) {
 	}
 }
 
+func TestAFileBehindAnotherIsWrittenBeforeIt(t *testing.T) {
+	t.Parallel()
+	container, want := newContainer(), wishes()
+	config := want.Files[0]
+	script := state.File{Path: "/var/lib/postgresql/data/script", Content: "text", Mode: 0o755, User: "postgres", Group: "postgres", Behind: config.Path}
+	want.Files = []state.File{script, config}
+	count := func() (pushed []string) {
+		for _, step := range applyAll(t, newSystem(container), want) {
+			if push, ok := step.(pebble.Push); ok {
+				pushed = append(pushed, push.Path)
+			}
+		}
+		return pushed
+	}
+	both := []string{script.Path, config.Path}
+	if got := count(); !slices.Equal(got, both) {
+		t.Errorf("first %v are written", got)
+	}
+	if got := count(); len(got) != 0 {
+		t.Errorf("then %v are written", got)
+	}
+	want.Files[1].Content = "changed"
+	if got := count(); !slices.Equal(got, both) {
+		t.Errorf("when the other changes %v are written", got)
+	}
+}
+
 // dial returns the socket of a container that is not away.
 func dial(c *pebbletest.Container) pebble.Socket {
 	socket, err := c.Dial(context.Background())

@@ -92,6 +92,9 @@ type File struct {
 	Content     Redacted // any of them may hold a secret
 	Mode        uint32   // permission bits, three octal digits
 	User, Group string
+	// Behind is the path of another file that changes whenever this one does: then,
+	// and only then, this one is written, before it. So only that one need be read.
+	Behind string
 }
 
 // Directory is a directory in the workload.

@@ -27,9 +27,6 @@ const (
 	PatroniPort  = 8008
 )
 
-// Files are the files in the workload that the charm owns.
-var Files = []string{PatroniYML, FenceScript, WatchScript, FollowersScript, RewindScript, SuperviseScript}
-
 // DatabaseEndpoints are the endpoints of applications that want a database.
 var DatabaseEndpoints = []string{DatabaseEndpoint, LegacyEndpoint, AdminEndpoint}
 

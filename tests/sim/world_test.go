@@ -375,7 +375,7 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 	real := juju.NewUncached(tools, env)
 	var steps []string
 	die := func(s charm.System) charm.System { return mortal{s, &fuse, &steps} }
-	container := pebble.NewWith(w.containers[unit].Dial, state.Resources{Memory: 4 << 30, CPUs: 2}, state.Files...)
+	container := pebble.NewWith(w.containers[unit].Dial, state.Resources{Memory: 4 << 30, CPUs: 2}, state.PatroniYML)
 	c := charm.Charm{
 		Model: mortalModel{mortal{real, &fuse, &steps}, real.Report},
 		Systems: []charm.System{
