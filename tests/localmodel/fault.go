@@ -87,6 +87,42 @@ func (m *Model) KillCharm(unit string) (bool, error) {
 	return u.running.Process.Kill() == nil, nil
 }
 
+// CutAgent cuts a unit's agent off from the controller, or ends that. An agent
+// that is cut off runs no hooks, the hook tools of the one that runs wait, and its
+// leadership runs out. In a new pod it is connected.
+func (m *Model) CutAgent(unit string, cut bool) error {
+	return m.do(func() error {
+		u, err := m.unit(unit)
+		if err != nil {
+			return fmt.Errorf("cannot cut off agent: %w", err)
+		}
+		u.cutSince = time.Time{}
+		if cut {
+			u.cutSince = m.now()
+		}
+		return nil
+	})
+}
+
+// reachController returns when the agent reaches the controller, or never will
+// from this pod.
+func (u *Unit) reachController() {
+	m := u.app.model
+	for {
+		m.mu.Lock()
+		waits, changed := !u.cutSince.IsZero() && u.replacing == nil, m.changed
+		m.mu.Unlock()
+		if !waits {
+			return
+		}
+		select {
+		case <-changed:
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}
+
 // KillPod ends a unit's pod at once, as when its node dies. The unit comes back
 // in a new pod with another address.
 func (m *Model) KillPod(unit string) error { return m.replacePod(unit, 0) }

@@ -97,6 +97,7 @@ func (u *Unit) dispatch(h *Hook) {
 
 	started := time.Now()
 	err := s.run(pod)
+	u.reachController()
 
 	m.mu.Lock()
 	u.running = nil
@@ -151,7 +152,7 @@ func (u *Unit) finish(h *Hook, s *session, err error) (outcome string) {
 		// The agent does not stop for a failed hook of Pebble's: it comes again.
 	default:
 		wait := min(m.opts.Timing.RetryMin<<min(failedBefore, 16), m.opts.Timing.RetryMax)
-		u.failed = &failure{h, failedBefore + 1, time.Now().Add(wait)}
+		u.failed = &failure{h, failedBefore + 1, m.now().Add(wait)}
 		u.setAgent(newStatus("error", fmt.Sprintf("hook failed: %q", h.Name)))
 	}
 	if h.took != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Pods Pods   // where units run
 
 	Timing Timing
+	Clock  Clock  // the machine's if nil
 	Seed   uint64 // of what is random in Juju, the order of some events
 	Faults Faults
 
@@ -111,6 +112,9 @@ func (l LogLine) String() string {
 // New makes an empty model.
 func New(opts Options) (*Model, error) {
 	opts.Timing.setDefaults()
+	if opts.Clock == nil {
+		opts.Clock = realTime{}
+	}
 	if opts.Name == "" {
 		opts.Name = "local"
 	}

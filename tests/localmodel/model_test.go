@@ -326,6 +326,26 @@ func TestPodReplacement(t *testing.T) {
 		"upgrade-charm", "config-changed", "start")
 }
 
+func TestAgentCutOff(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(w.charm("island", "", `[ $hook != update-status ] || { status-set active waited; sleep 0.2; status-set active there; }`), 2)
+	leads := func(unit int) func(localmodel.Status) bool {
+		return func(s localmodel.Status) bool { return s.App("island").Units[unit].Leader }
+	}
+	shows := func(s localmodel.Status) string { return s.App("island").Units[0].Workload.Message }
+	w.must(w.UpdateStatus("island/0"))
+	w.wait("the middle of a hook", func(s localmodel.Status) bool { return shows(s) == "waited" })
+	w.must(w.CutAgent("island/0", true))
+	w.wait("another leader", leads(1))
+	if message := shows(w.Status()); message != "waited" {
+		t.Errorf("a hook tool reached the controller: %q", message)
+	}
+	w.must(w.SetLeader("island/0"))
+	w.wait("another leader again", leads(1)) // it cannot renew the lease
+	w.must(w.CutAgent("island/0", false))
+	w.wait("the end of the hook", func(s localmodel.Status) bool { return shows(s) == "there" && idle(s, "island", 2) })
+}
+
 func TestHookToolErrors(t *testing.T) {
 	w := newWorld(t, nil)
 	w.deploy(w.charm("tester", peers, "true"), 1)

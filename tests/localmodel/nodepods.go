@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"charmhub.io/postgresql-k8s/tests/localmodel/dns"
 	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
@@ -55,7 +54,6 @@ type ClusterPod struct {
 
 	cluster *Cluster
 	spec    PodSpec
-	born    time.Time
 
 	mu      sync.Mutex
 	ending  bool
@@ -65,7 +63,7 @@ type ClusterPod struct {
 // Start makes a pod: the charm container, which only waits for hooks to be run
 // in it, and each workload's with its Pebble.
 func (c *Cluster) Start(spec PodSpec) (Pod, error) {
-	p := &ClusterPod{cluster: c, spec: spec, born: time.Now()}
+	p := &ClusterPod{cluster: c, spec: spec}
 	if err := p.writeFiles(); err != nil {
 		return nil, fmt.Errorf("cannot write files of pod: %w", err)
 	}
@@ -86,9 +84,6 @@ func (c *Cluster) Start(spec PodSpec) (Pod, error) {
 	}
 	return p, nil
 }
-
-// Born is when the pod was made.
-func (p *ClusterPod) Born() time.Time { return p.born }
 
 // Address is the pod's IP address.
 func (p *ClusterPod) Address() string { return p.Pod.Address.String() }

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"charmhub.io/postgresql-k8s/tests/localmodel/hooktool"
 	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
@@ -44,7 +43,6 @@ type Workload struct {
 
 // A Pod is a running pod.
 type Pod interface {
-	Born() time.Time
 	Address() string
 	Root() string                    // what comes before a path of the charm container, for the charm
 	Path(string) string              // where the model finds a file of the charm container
@@ -75,15 +73,11 @@ func (p *Processes) Start(spec PodSpec) (Pod, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return nil, err
 	}
-	return &processPod{spec.Dir, time.Now()}, os.Symlink(p.Inpod, filepath.Join(bin, "inpod"))
+	return &processPod{spec.Dir}, os.Symlink(p.Inpod, filepath.Join(bin, "inpod"))
 }
 
-type processPod struct {
-	dir  string
-	born time.Time
-}
+type processPod struct{ dir string }
 
-func (p *processPod) Born() time.Time                      { return p.born }
 func (p *processPod) Address() string                      { return "127.0.0.1" }
 func (p *processPod) Root() string                         { return p.dir }
 func (p *processPod) Path(path string) string              { return filepath.Join(p.dir, path) }

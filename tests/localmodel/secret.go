@@ -18,6 +18,7 @@ type Secret struct {
 	label       string
 	description string
 	rotate      string
+	rotateDue   time.Time // zero: never
 	expire      *time.Time
 	revisions   map[int]map[string]string // those not removed
 	latest      int
@@ -83,6 +84,37 @@ func (s *Secret) copy() *Secret {
 	return &c
 }
 
+// rotations are the policies and how long after each other they rotate a secret.
+var rotations = map[string]time.Duration{
+	"never": 0, "hourly": time.Hour, "daily": 24 * time.Hour, "weekly": 7 * 24 * time.Hour,
+	"monthly": 30 * 24 * time.Hour, "quarterly": 91 * 24 * time.Hour, "yearly": 365 * 24 * time.Hour,
+}
+
+// rotateAgain is when an owner is told again who did not make a new revision.
+const rotateAgain = 5 * time.Minute
+
+// setRotation sets the policy; a new one counts from now on.
+func (s *Secret) setRotation(policy string, now time.Time) {
+	switch {
+	case policy == "never":
+		s.rotateDue = time.Time{}
+	case policy != s.rotate:
+		s.rotateDue = now.Add(rotations[policy])
+	}
+	s.rotate = policy
+}
+
+// rotated notes that the owner was told to rotate the secret.
+func (s *Secret) rotated(now time.Time, before int) {
+	switch {
+	case s.rotate == "never":
+	case s.latest == before:
+		s.rotateDue = now.Add(rotateAgain)
+	default:
+		s.rotateDue = now.Add(rotations[s.rotate])
+	}
+}
+
 // addRevision adds content, unless it is the latest already.
 func (s *Secret) addRevision(content map[string]string) {
 	if maps.Equal(s.revisions[s.latest], content) && s.latest > 0 {
@@ -97,10 +129,18 @@ func (u *Unit) dueSecret() *Hook {
 	m := u.app.model
 	for _, id := range sortedKeys(m.secrets) {
 		s := m.secrets[id]
-		if s.expire != nil && time.Now().After(*s.expire) && s.managedBy(u, u.isLeader()) && u.expiredTold[id] != s.latest {
+		if s.expire != nil && m.now().After(*s.expire) && s.managedBy(u, u.isLeader()) && u.expiredTold[id] != s.latest {
 			h := u.secretHook("expired", id, s.label)
 			h.SecretRevision = s.latest
 			h.done = func() { u.expiredTold[id] = s.latest }
+			return h
+		}
+	}
+	for _, id := range sortedKeys(m.secrets) {
+		s := m.secrets[id]
+		if !s.rotateDue.IsZero() && !m.now().Before(s.rotateDue) && s.managedBy(u, u.isLeader()) {
+			h, before := u.secretHook("rotate", id, s.label), s.latest
+			h.done = func() { s.rotated(m.now(), before) }
 			return h
 		}
 	}

@@ -92,6 +92,7 @@ func (s *session) handle(req hooktool.Request) (hooktool.Response, error) {
 	if req.ContextId != s.id {
 		return hooktool.Response{}, fmt.Errorf("bad request: wrong context ID; got %q", req.ContextId)
 	}
+	s.unit.reachController()
 	fault := m.opts.Faults.tool(ToolCall{Unit: s.unit.name, Hook: s.hook.path(), Tool: req.CommandName, Args: req.Args, Nth: len(s.calls)})
 	if fault == KillBefore {
 		return hooktool.Response{}, s.kill()

@@ -182,7 +182,7 @@ func (m *Model) UpdateStatus(unit string) error {
 		if err != nil {
 			return fmt.Errorf("cannot update status: %w", err)
 		}
-		u.updateDue = time.Now()
+		u.updateDue = m.now()
 		return nil
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,7 +70,7 @@ func secretAdd(s *session, c *call) (any, error) {
 	if label := c.flags["label"]; label != "" && s.byLabel(label, secret.owner) != nil {
 		return nil, fmt.Errorf("secret with label %q already exists", label)
 	}
-	if err := secret.describe(c); err != nil {
+	if err := secret.describe(c, s.unit.app.model.now()); err != nil {
 		return nil, err
 	}
 	secret.addRevision(content)
@@ -92,7 +91,7 @@ func secretSet(s *session, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := secret.describe(c); err != nil {
+	if err := secret.describe(c, s.unit.app.model.now()); err != nil {
 		return nil, err
 	}
 	if len(content) == 0 {
@@ -112,7 +111,7 @@ func secretSet(s *session, c *call) (any, error) {
 }
 
 // describe sets what flags say of a secret.
-func (s *Secret) describe(c *call) error {
+func (s *Secret) describe(c *call, now time.Time) error {
 	if label, given := c.flags["label"]; given {
 		s.label = label
 	}
@@ -120,15 +119,15 @@ func (s *Secret) describe(c *call) error {
 		s.description = description
 	}
 	if rotate, given := c.flags["rotate"]; given {
-		if !slices.Contains([]string{"never", "hourly", "daily", "weekly", "monthly", "quarterly", "yearly"}, rotate) {
+		if _, known := rotations[rotate]; !known {
 			return usagef("rotate policy %q not valid", rotate)
 		}
-		s.rotate = rotate
+		s.setRotation(rotate, now)
 	}
 	if expire, given := c.flags["expire"]; given {
 		at, err := time.Parse(time.RFC3339, expire)
 		if wait, durationErr := time.ParseDuration(expire); durationErr == nil {
-			at, err = time.Now().UTC().Add(wait), nil
+			at, err = now.UTC().Add(wait), nil
 		}
 		if err != nil {
 			return usagef("expire time or duration %q not valid", expire)

@@ -22,9 +22,11 @@ type Unit struct {
 	// The pod, and the charm in it.
 	pod       Pod
 	podUID    string
+	born      time.Time // of the pod
 	revision  int
 	podEnd    func()    // ends what watches the pod
 	downSince time.Time // of the agent; zero when it runs
+	cutSince  time.Time // of the agent, from the controller; zero when it reaches it
 	replacing *replacement
 	running   *exec.Cmd // the dispatch
 
@@ -133,7 +135,7 @@ func (u *Unit) sleep(changed <-chan struct{}) {
 	case <-changed:
 	case hook := <-u.workload:
 		_ = u.app.model.do(func() error { u.waiting = hook; return nil })
-	case <-time.After(200 * time.Millisecond): // retries, update-status, expiry
+	case <-u.app.model.after(200 * time.Millisecond): // retries, update-status, expiry
 	}
 }
 
@@ -151,6 +153,8 @@ func (u *Unit) nextHook() *Hook {
 	switch {
 	case u.replacing != nil:
 		return u.dueReplacementStop()
+	case !u.cutSince.IsZero():
+		return nil
 	case u.again != nil:
 		return u.again
 	case u.failed != nil:
@@ -171,7 +175,7 @@ func (u *Unit) nextHook() *Hook {
 }
 
 func (u *Unit) dueReplacementStop() *Hook {
-	if r := u.replacing; !r.stop && u.everStarted && time.Now().Before(r.deadline) {
+	if r := u.replacing; !r.stop && u.everStarted && u.app.model.now().Before(r.deadline) {
 		return &Hook{Name: "stop", done: func() { r.stop = true }, undo: func() { r.stop = true }}
 	}
 	return nil
@@ -185,7 +189,7 @@ func (u *Unit) dueWhileFailed() *Hook {
 			return hook
 		}
 	}
-	if time.Now().After(u.failed.retry) {
+	if u.app.model.now().After(u.failed.retry) {
 		return u.failed.hook
 	}
 	return nil
@@ -270,7 +274,7 @@ func (u *Unit) dueStop() *Hook {
 }
 
 func (u *Unit) dueUpdateStatus() *Hook {
-	if u.started && !u.updateDue.IsZero() && time.Now().After(u.updateDue) {
+	if u.started && !u.updateDue.IsZero() && !u.app.model.now().Before(u.updateDue) {
 		return &Hook{Name: "update-status", done: u.scheduleUpdateStatus}
 	}
 	return nil
@@ -278,12 +282,12 @@ func (u *Unit) dueUpdateStatus() *Hook {
 
 func (u *Unit) scheduleUpdateStatus() {
 	every := u.app.model.opts.Timing.UpdateStatus
-	u.updateDue = time.Now().Add(every*8/10 + time.Duration(u.app.model.random.Int64N(int64(every)*4/10+1)))
+	u.updateDue = u.app.model.now().Add(every*8/10 + time.Duration(u.app.model.random.Int64N(int64(every)*4/10+1)))
 }
 
 // storageKnown tells whether the agent has learnt of its storages.
 func (u *Unit) storageKnown() bool {
-	return u.pod != nil && time.Since(u.pod.Born()) >= u.storageWait
+	return u.pod != nil && u.app.model.since(u.born) >= u.storageWait
 }
 
 // startPod makes the unit's pod and puts the charm into it.
@@ -309,9 +313,9 @@ func (u *Unit) startPod() error {
 		return fmt.Errorf("cannot start pod of %s: %w", u.name, err)
 	}
 	return m.do(func() error {
-		u.pod, u.podUID, u.revision = pod, uid, revision
+		u.pod, u.podUID, u.revision, u.born = pod, uid, revision, m.now()
 		u.storageWait = time.Duration(m.random.Int64N(int64(m.opts.Timing.StorageAttach) + 1))
-		u.started, u.ready, u.downSince = false, false, time.Time{}
+		u.started, u.ready, u.downSince, u.cutSince = false, false, time.Time{}, time.Time{}
 		u.watchPod()
 		return nil
 	})
@@ -361,7 +365,7 @@ func (u *Unit) replacePod(grace time.Duration) {
 	r := u.replacing
 	if r == nil {
 		r = &replacement{
-			deadline: time.Now().Add(grace), stop: grace == 0,
+			deadline: m.now().Add(grace), stop: grace == 0,
 			ended: make(chan struct{}), done: make(chan struct{}),
 		}
 		u.replacing = r
@@ -375,13 +379,14 @@ func (u *Unit) replacePod(grace time.Duration) {
 		if u.running != nil {
 			_ = syscall.Kill(-u.running.Process.Pid, syscall.SIGTERM)
 		}
-		time.AfterFunc(grace, func() {
+		go func() {
 			select {
 			case <-r.done:
-			default:
+			case <-m.ctx.Done():
+			case <-m.after(grace):
 				_ = pod.Close()
 			}
-		})
+		}()
 		m.notify()
 	}
 	m.mu.Unlock()
@@ -397,12 +402,12 @@ func (u *Unit) renewPod() error {
 	m.mu.Lock()
 	old, uid, r := u.pod, u.podUID, u.replacing
 	u.podEnd()
-	u.downSince = time.Now()
+	u.downSince = m.now()
 	m.mu.Unlock()
 
 	select {
 	case <-r.ended:
-	case <-time.After(time.Until(r.deadline)):
+	case <-m.after(-m.since(r.deadline)):
 	case <-m.ctx.Done():
 	}
 	_ = old.Close()
@@ -467,11 +472,11 @@ func (m *Model) renewLeases() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-time.After(100 * time.Millisecond):
+		case <-m.after(100 * time.Millisecond):
 		}
 		m.mu.Lock()
 		for _, app := range m.apps {
-			if l := app.leader; l == nil || !l.downSince.IsZero() && time.Since(l.downSince) > m.opts.Timing.Lease {
+			if l := app.leader; l == nil || l.silent(m.opts.Timing.Lease) {
 				app.elect()
 			}
 		}
@@ -479,10 +484,20 @@ func (m *Model) renewLeases() {
 	}
 }
 
+// silent tells whether the controller has not heard of the agent for so long.
+func (u *Unit) silent(lease time.Duration) bool {
+	for _, since := range []time.Time{u.downSince, u.cutSince} {
+		if !since.IsZero() && u.app.model.since(since) > lease {
+			return true
+		}
+	}
+	return false
+}
+
 // elect makes the first unit whose agent runs the leader.
 func (a *Application) elect() {
 	for _, u := range a.units {
-		if u != a.leader && u.life == alive && u.downSince.IsZero() && u.pod != nil {
+		if u != a.leader && u.life == alive && u.downSince.IsZero() && u.cutSince.IsZero() && u.pod != nil {
 			a.leader = u
 			a.model.notify()
 			return

@@ -60,7 +60,7 @@ type pebbleWatch struct {
 // the hook has failed.
 func (w *pebbleWatch) pollBoots(ctx context.Context) {
 	var seen string
-	for pause(ctx, w.unit.app.model.opts.Timing.PebblePoll) {
+	for w.unit.app.model.pause(ctx, w.unit.app.model.opts.Timing.PebblePoll) {
 		pebble, err := client.New(&client.Config{Socket: w.socket})
 		if err != nil {
 			continue
@@ -84,14 +84,14 @@ func (w *pebbleWatch) followNotices(ctx context.Context) {
 	for ctx.Err() == nil {
 		pebble, err := client.New(&client.Config{Socket: w.socket})
 		if err != nil {
-			pause(ctx, time.Second)
+			w.unit.app.model.pause(ctx, time.Second)
 			continue
 		}
 		notices, err := pebble.WaitNotices(ctx, 30*time.Second, &client.NoticesOptions{
 			Types: []client.NoticeType{client.CustomNotice, client.ChangeUpdateNotice}, After: after,
 		})
 		if err != nil {
-			pause(ctx, time.Second)
+			w.unit.app.model.pause(ctx, time.Second)
 			continue
 		}
 		for _, notice := range notices {
@@ -162,7 +162,7 @@ func (u *Unit) restartAgent() {
 // keepAlive is the kubelet's liveness probe: three failures restart a container.
 func (u *Unit) keepAlive(ctx context.Context, pod Pod, container string, port int) {
 	failures := 0
-	for pause(ctx, u.app.model.opts.Timing.Probe) {
+	for u.app.model.pause(ctx, u.app.model.opts.Timing.Probe) {
 		if healthy(ctx, pod.Address(), port, "alive") {
 			failures = 0
 		} else if failures++; failures == 3 {
@@ -180,7 +180,7 @@ func (u *Unit) keepAlive(ctx context.Context, pod Pod, container string, port in
 // has started and its workloads say so.
 func (u *Unit) reportReadiness(ctx context.Context, pod Pod) {
 	was := false
-	for pause(ctx, u.app.model.opts.Timing.Readiness) {
+	for u.app.model.pause(ctx, u.app.model.opts.Timing.Readiness) {
 		u.app.model.mu.Lock()
 		ready, uid := u.ready, u.podUID
 		containers := sortedKeys(u.app.charm.Meta.Containers)
@@ -221,9 +221,9 @@ func healthy(ctx context.Context, address string, port int, level string) bool {
 var probes = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // pause waits, and tells whether the context goes on.
-func pause(ctx context.Context, wait time.Duration) bool {
+func (m *Model) pause(ctx context.Context, wait time.Duration) bool {
 	select {
-	case <-time.After(wait):
+	case <-m.after(wait):
 		return true
 	case <-ctx.Done():
 		return false

@@ -216,39 +216,6 @@ func (c *Container) Env() ([]string, error) {
 	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00"), nil
 }
 
-// Freeze stops every process of the container where it is.
-func (c *Container) Freeze() error { return c.signalAll(syscall.SIGSTOP) }
-
-// Thaw lets a frozen container go on.
-func (c *Container) Thaw() error { return c.signalAll(syscall.SIGCONT) }
-
-func (c *Container) signalAll(sig syscall.Signal) error {
-	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", c.PID))
-	if err != nil {
-		return err
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if strings.Trim(entry.Name(), "0123456789") != "" {
-			continue
-		}
-		if of, err := os.Readlink("/proc/" + entry.Name() + "/ns/pid"); err != nil || of != space {
-			continue
-		}
-		var pid int
-		if _, err := fmt.Sscan(entry.Name(), &pid); err != nil {
-			return err
-		}
-		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return err
-		}
-	}
-	return nil
-}
-
 // Close kills what still runs and takes the pod's address away.
 func (p *Pod) Close() error {
 	p.mu.Lock()
