@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 N ?= 3
 ROOTFS = /var/lib/postgresql-k8s-localmodel/image
 
-.PHONY: help charm client image lint unit model test integration demo fuzz bench fmt clean
+.PHONY: help charm client image lint unit model test integration demo fuzz bench chaos fmt clean
 
 help: ## list the commands
 	@awk -F ': .*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ demo: ## see the charm at work on this machine; N=1 for one unit, KEEP=1 leaves 
 
 bench: charm client rootfs ## figures: what a hook costs with up to 200 clients
 	go test -tags localmodel -count=1 -timeout 30m -v ./tests/bench
+
+chaos: N = 20
+chaos: charm client $(if $(REAL),,rootfs) ## break N things while clients write, in the order of SEED; REAL=1 on the current Juju
+	@go build -buildvcs=false -o dist/chaos ./tests/chaos
+	@exec dist/chaos -n $(N) -seed $(or $(SEED),0) $(if $(FAULTS),-faults $(FAULTS)) $(if $(REAL),-juju)
 
 fuzz: ## fuzz what reads strangers' databags, each for FUZZTIME
 	for room in database pgsql; do for target in FuzzParse FuzzReply; do \
