@@ -82,12 +82,15 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	database := postgres.New(postgres.Connect)
 	defer database.Close(ctx)
 	workload := pebble.New(pebbleSocket, state.PatroniYML)
+	database.Local = workload.Psql
+	member := patroni.New(patroni.OnHost("localhost"), patroni.OnHost)
+	member.Hangup = workload.Hangup
 	c := charm.Charm{
 		Model: juju.New(tools, env),
 		Systems: []charm.System{
 			kube.New(api, env.Unit, string(resolv)),
 			workload,
-			patroni.New(patroni.OnHost("localhost"), patroni.OnHost),
+			member,
 		},
 		Second:   []charm.System{database},
 		Handlers: charm.Handlers(),

@@ -3,13 +3,12 @@ package actions
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
 // getPrimary tells which unit takes writes.
-var getPrimary = Action{Name: "get-primary", Run: func(obs state.Observed) (map[string]string, error) {
+var getPrimary = Action{Name: "get-primary", Begin: question(func(obs state.Observed, _ state.Desired) (map[string]string, error) {
 	cluster, ok := obs.Cluster.Get()
 	if !ok {
 		return nil, fmt.Errorf("this unit's member does not run (%s): ask another unit, or wait for this one", obs.Cluster.Why())
@@ -18,6 +17,5 @@ var getPrimary = Action{Name: "get-primary", Run: func(obs state.Observed) (map[
 	if !ok {
 		return nil, errors.New("there is no primary now: wait for the cluster to elect one, and try again")
 	}
-	number := strings.TrimPrefix(primary.Name, obs.Unit.App+"-")
-	return map[string]string{"primary": obs.Unit.App + "/" + number}, nil
-}}
+	return map[string]string{"primary": state.UnitName(primary.Name)}, nil
+})}

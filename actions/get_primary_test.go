@@ -31,7 +31,7 @@ func TestGetPrimary(t *testing.T) {
 		},
 	} {
 		obs := state.Observed{Unit: state.Unit{App: "my-db", Number: 0}, Cluster: test.cluster}
-		results, err := getPrimary.Run(obs)
+		results, err := run(t, getPrimary, obs)
 		if results["primary"] != test.primary {
 			t.Errorf("%s: the primary is %q, want %q", what, results["primary"], test.primary)
 		}

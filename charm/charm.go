@@ -44,6 +44,7 @@ type Independent interface {
 type Model interface {
 	System
 	Report(ctx context.Context, status state.Status) error
+	Progress(ctx context.Context, text string) error
 	Answer(ctx context.Context, results map[string]string, failure error) error
 }
 
@@ -104,22 +105,38 @@ type Outcome struct {
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
 	start, settled, published := c.Now(), c.Now(), false
+	var action running
 	for {
 		out.Passes++
 		obs, err := c.observe(ctx, &out)
 		if err != nil {
 			return out, err
 		}
+		want := Desire(c.Handlers, obs)
 		if out.Passes == 1 && obs.Event.Action != "" {
-			if err := c.act(ctx, obs); err != nil {
+			if action, err = c.begin(ctx, obs); err != nil {
 				return out, err
 			}
 		}
-		want := Desire(c.Handlers, obs)
+		if action.task != nil {
+			if err := c.ask(ctx, &action, actions.View{Observed: obs, Took: c.Now().Sub(start), Failed: action.failed}, &want); err != nil {
+				return out, err
+			}
+		}
 		did, failed, err := c.apply(ctx, obs, want)
 		out.Steps, published = out.Steps+did.steps, published || did.published
 		if err != nil {
 			return out, err
+		}
+		if action.task != nil {
+			// It ends by itself; the loop's bounds are for what nobody waits for.
+			if ctx.Err() != nil {
+				return out, fmt.Errorf("cannot finish the action in time: %w", ctx.Err())
+			}
+			if action.failed = failed; did.steps+did.looks == 0 || failed != nil {
+				c.Sleep(ctx, poll)
+			}
+			continue
 		}
 		if failed != nil {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
@@ -156,14 +173,40 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	}
 }
 
-// act runs the action of the event.
-func (c *Charm) act(ctx context.Context, obs state.Observed) error {
+// running is the action that Juju runs, until it is done.
+type running struct {
+	task   actions.Task // nil when there is none
+	log    string       // what was told last
+	failed error        // steps of the pass before
+}
+
+// begin returns the action of the event, unless that refuses to run.
+func (c *Charm) begin(ctx context.Context, obs state.Observed) (running, error) {
 	i := slices.IndexFunc(c.Actions, func(a actions.Action) bool { return a.Name == obs.Event.Action })
 	if i < 0 {
-		return c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
+		return running{}, c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
 	}
-	results, failure := c.Actions[i].Run(obs)
-	return c.Model.Answer(ctx, results, failure)
+	task, err := c.Actions[i].Begin(obs)
+	if err != nil {
+		return running{}, c.Model.Answer(ctx, nil, err)
+	}
+	return running{task: task}, nil
+}
+
+// ask lets the action add to the wishes, and answers when it is done.
+func (c *Charm) ask(ctx context.Context, action *running, view actions.View, want *state.Desired) error {
+	progress := action.task(view, want)
+	if progress.Log != "" && progress.Log != action.log {
+		action.log = progress.Log
+		if err := c.Model.Progress(ctx, progress.Log); err != nil {
+			return err
+		}
+	}
+	if !progress.Done && progress.Failure == nil {
+		return nil
+	}
+	action.task = nil
+	return c.Model.Answer(ctx, progress.Results, progress.Failure)
 }
 
 // Desire asks every handler in turn.

@@ -28,6 +28,7 @@ type model struct {
 	memory          map[string]string
 	status, message string
 	version         string
+	params          map[string]any // of the running action
 
 	fails   map[string]error // by tool
 	calls   []string         // tool and arguments, with FILE for the file of a secret
@@ -94,6 +95,7 @@ func (m *model) run(_ context.Context, tool string, args []string, stdin []byte)
 	read, isRead := map[string]func() (any, error){
 		"is-leader":    func() (any, error) { return m.leader, nil },
 		"config-get":   func() (any, error) { return m.config, nil },
+		"action-get":   func() (any, error) { return m.params, nil },
 		"opened-ports": func() (any, error) { return m.ports, nil },
 		"state-get":    func() (any, error) { return m.memory, nil },
 		"status-get":   func() (any, error) { return map[string]string{"status": m.status, "message": m.message}, nil },
@@ -146,6 +148,8 @@ func (m *model) write(tool string, flags map[string]string, words []string, file
 	switch tool {
 	case "status-set":
 		m.status, m.message = words[0], words[1]
+		return nil, nil
+	case "action-log":
 		return nil, nil
 	case "application-version-set":
 		m.version = words[0]

@@ -56,7 +56,7 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	}
 	obs.Unit, obs.Event, obs.Leaving = s.env.Unit, s.env.Event, s.env.Leaving
 	obs.Leader, obs.Units = s.facts.Leader, s.facts.Units
-	obs.Config = s.facts.Config
+	obs.Config, obs.Params = s.facts.Config, s.facts.Params
 	obs.Ports = slices.Clone(s.facts.Ports)
 	obs.Memory = maps.Clone(s.facts.Memory)
 	obs.Secrets = maps.Clone(s.facts.Secrets)
@@ -69,10 +69,18 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 }
 
 func (s *System) read(ctx context.Context) error {
-	if strings.HasPrefix(s.env.Event.Name, "secret-") {
+	switch {
+	case strings.HasPrefix(s.env.Event.Name, "secret-"):
 		s.cache.drop(s.env.Event.Secret)
+	case s.env.Event.Name == "leader-elected", s.env.Event.Action != "":
+		s.cache.drop("") // the leader before may have changed some; people want to see what is
 	}
 	var err error
+	if s.env.Event.Action != "" {
+		if err := s.readParams(ctx); err != nil {
+			return err
+		}
+	}
 	if s.facts.Leader, err = s.tools.IsLeader(ctx); err != nil {
 		return err
 	}
@@ -103,6 +111,20 @@ func (s *System) read(ctx context.Context) error {
 	}
 	s.facts.Secrets = map[string]state.Secret{}
 	return s.readSecret(ctx, s.env.Unit.PeerSecret())
+}
+
+// readParams reads the parameters of the running action. Juju has checked their
+// types and put in the defaults.
+func (s *System) readParams(ctx context.Context) error {
+	params, err := s.tools.ActionParams(ctx)
+	if err != nil {
+		return err
+	}
+	s.facts.Params = map[string]state.Redacted{}
+	for name, value := range params {
+		s.facts.Params[name] = state.Redacted(fmt.Sprint(value))
+	}
+	return nil
 }
 
 // unknownStatus is no status of ours: whatever is wished differs from it.
@@ -245,8 +267,8 @@ func ignoreNotFound(err error) error {
 }
 
 func (s *System) readSecret(ctx context.Context, label string) error {
-	content, ok := s.cache.get(label)
-	if !ok {
+	content, cached := s.cache.get(label)
+	if !cached {
 		var err error
 		content, err = s.tools.SecretGet(ctx, label)
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPermission) {
@@ -258,7 +280,7 @@ func (s *System) readSecret(ctx context.Context, label string) error {
 		}
 		s.cache.put(label, content)
 	}
-	secret := state.Secret{Content: make(map[string]state.Redacted, len(content)), Committed: true}
+	secret := state.Secret{Content: make(map[string]state.Redacted, len(content)), Committed: true, Cached: cached}
 	for k, v := range content {
 		secret.Content[k] = state.Redacted(v)
 	}
@@ -303,6 +325,15 @@ func (r ReadSecret) String() string { return "read secret " + r.Label }
 
 // Looks implements state.Look.
 func (ReadSecret) Looks() {}
+
+// RefreshSecret reads a secret that was kept from an earlier dispatch.
+type RefreshSecret struct{ Label string }
+
+// String implements state.Step.
+func (r RefreshSecret) String() string { return "read secret " + r.Label + " again" }
+
+// Looks implements state.Look.
+func (RefreshSecret) Looks() {}
 
 // Generate makes up values for a draft of a secret.
 type Generate struct {
@@ -423,6 +454,11 @@ func (s *System) diffLooks(obs state.Observed, want state.Desired) []state.Step 
 			steps = append(steps, ReadSecret{wish.Label})
 		}
 	}
+	for _, label := range want.Fresh {
+		if obs.Secrets[label].Cached {
+			steps = append(steps, RefreshSecret{label})
+		}
+	}
 	return steps
 }
 
@@ -491,6 +527,9 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return err
 	case ReadSecret:
 		return s.readOwnSecret(ctx, step.Label)
+	case RefreshSecret:
+		s.cache.drop(step.Label)
+		return s.readSecret(ctx, step.Label)
 	case Generate:
 		return s.generate(step)
 	case SaveSecret:
@@ -524,6 +563,7 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 
 func (s *System) generate(step Generate) error {
 	secret := s.facts.Secrets[step.Label]
+	secret.Before, secret.Committed = secret.InForce(), false
 	secret.Content = maps.Clone(secret.Content)
 	if secret.Content == nil {
 		secret.Content = map[string]state.Redacted{}
@@ -535,7 +575,6 @@ func (s *System) generate(step Generate) error {
 		}
 		secret.Content[key] = value
 	}
-	secret.Committed = false
 	s.facts.Secrets[step.Label] = secret
 	return nil
 }
@@ -555,7 +594,8 @@ func (s *System) saveSecret(ctx context.Context, step SaveSecret) error {
 	if err != nil {
 		return err
 	}
-	secret.Content, secret.Saved, secret.Committed = step.Content, step.Content, false
+	secret.Before, secret.Committed, secret.Cached = secret.InForce(), false, false
+	secret.Content, secret.Saved = step.Content, step.Content
 	s.facts.Secrets[step.Label] = secret
 	return nil
 }
@@ -621,6 +661,11 @@ func (s *System) Answer(ctx context.Context, results map[string]string, failure 
 		return s.tools.ActionFail(ctx, failure.Error())
 	}
 	return s.tools.ActionSet(ctx, results)
+}
+
+// Progress tells the user what the running action is about, at once.
+func (s *System) Progress(ctx context.Context, text string) error {
+	return s.tools.ActionLog(ctx, text)
 }
 
 // passwordLength gives 190 bits with the alphabet below.

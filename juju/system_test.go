@@ -375,3 +375,72 @@ func TestGenerateWithoutEntropyFails(t *testing.T) {
 		t.Errorf("it gave %q, %v", password.Reveal(), err)
 	}
 }
+
+func TestWhatJujuHasIsKnownWhileItIsReplaced(t *testing.T) {
+	t.Parallel()
+	m := newModel(true)
+	before := map[string]string{"first-password": "old", "second-password": "same"}
+	m.secrets[peerSecret] = &secret{id: "old", content: before}
+	s := m.system("set-password", newTestCache(t))
+	if got := observe(t, s).Secrets[peerSecret]; got.Replaced() || got.InForce()["first-password"] != "old" {
+		t.Errorf("before, it is %v", got)
+	}
+	changed := map[string]state.Redacted{"first-password": "new", "second-password": "same"}
+	if err := s.Apply(t.Context(), SaveSecret{peerSecret, changed}); err != nil {
+		t.Fatal(err)
+	}
+	got := observe(t, s).Secrets[peerSecret]
+	if !got.Replaced() || got.InForce()["first-password"] != "old" || got.Saved["first-password"] != "new" || got.Committed {
+		t.Errorf("while Juju has not committed it, it is %v", got)
+	}
+	m.commit()
+	if got := observe(t, m.system("start", newTestCache(t))).Secrets[peerSecret]; got.Replaced() || got.InForce()["first-password"] != "new" {
+		t.Errorf("after, it is %v", got)
+	}
+}
+
+func TestASecretThatWasKeptIsReadAgain(t *testing.T) {
+	t.Parallel()
+	m, cache := newModel(false), newTestCache(t)
+	m.secrets[peerSecret] = &secret{content: map[string]string{"first-password": "old"}}
+	observe(t, m.system("start", cache))
+	m.secrets[peerSecret].content = map[string]string{"first-password": "new"}
+	s := m.system("update-status", cache)
+	obs := observe(t, s)
+	if kept := obs.Secrets[peerSecret]; !kept.Cached || kept.Content["first-password"] != "old" {
+		t.Fatalf("it was not kept: %v", kept)
+	}
+	wish := state.Desired{Fresh: []string{peerSecret}}
+	steps := s.Diff(obs, wish)
+	if len(steps) != 1 || s.Apply(t.Context(), steps[0]) != nil {
+		t.Fatalf("the steps are %v", steps)
+	}
+	obs = observe(t, s)
+	if got := obs.Secrets[peerSecret]; got.Cached || got.Content["first-password"] != "new" || !got.Committed {
+		t.Errorf("it is %v", got)
+	}
+	if steps := s.Diff(obs, wish); len(steps) > 0 {
+		t.Errorf("then it is read once more: %v", steps)
+	}
+}
+
+func TestAnActionSeesItsParametersAndFreshSecrets(t *testing.T) {
+	t.Parallel()
+	m, cache := newModel(false), newTestCache(t)
+	m.params = map[string]any{"username": "rewind", "force": true}
+	m.secrets[peerSecret] = &secret{content: map[string]string{"first-password": "old"}}
+	observe(t, m.system("start", cache))
+	m.secrets[peerSecret].content = map[string]string{"first-password": "new"}
+	s := m.system("get-password", cache)
+	s.env.Event.Action = "get-password"
+	obs := observe(t, s)
+	if obs.Params["username"] != "rewind" || obs.Params["force"] != "true" || obs.Params["missing"] != "" {
+		t.Errorf("the parameters are %d", len(obs.Params))
+	}
+	if obs.Secrets[peerSecret].Content["first-password"] != "new" {
+		t.Error("the secret is an old one")
+	}
+	if err := s.Progress(t.Context(), "waiting"); err != nil || m.called("action-log") != 1 {
+		t.Errorf("progress: %v, %q", err, m.calls)
+	}
+}

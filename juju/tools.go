@@ -340,11 +340,14 @@ func (t Tools) ActionParams(ctx context.Context) (map[string]any, error) {
 	return get[map[string]any](ctx, t, "action-get")
 }
 
-// ActionSet adds results of the running action.
+// ActionSet adds results of the running action. The tool
+// takes them as arguments only, so that who can see the processes of the charm's
+// container sees a password among them for some milliseconds: there is no other
+// way in Juju, and who can do that can read the secret itself.
 func (t Tools) ActionSet(ctx context.Context, results map[string]string) error {
 	args := []string{"--"}
-	for k, v := range results {
-		args = append(args, k+"="+v)
+	for _, k := range slices.Sorted(maps.Keys(results)) {
+		args = append(args, k+"="+results[k])
 	}
 	return t.do(ctx, "action-set", args...)
 }

@@ -48,6 +48,12 @@ func HTTP(base string) API {
 	}
 }
 
+// denied is the answer of a member that wants another password.
+type denied string
+
+// Error implements error.
+func (d denied) Error() string { return string(d) }
+
 func (call API) get(ctx context.Context, path string, into any) error {
 	code, data, err := call(ctx, http.MethodGet, path, nil, "")
 	if err != nil {
@@ -73,6 +79,9 @@ func (call API) change(ctx context.Context, method, path string, body any, passw
 	code, answer, err := call(ctx, method, path, data, password)
 	if err != nil {
 		return err
+	}
+	if code == http.StatusUnauthorized {
+		return denied(fmt.Sprintf("%s %s: status %d: %s", method, path, code, bytes.TrimSpace(answer)))
 	}
 	if code/100 != 2 {
 		return fmt.Errorf("%s %s: status %d: %s", method, path, code, bytes.TrimSpace(answer))

@@ -15,6 +15,10 @@ import (
 
 // System is this unit's Patroni member and, through it, the cluster.
 type System struct {
+	// Hangup has the local member load its file, whatever password it wants for
+	// that: the one in the file may be new.
+	Hangup func(ctx context.Context) error
+
 	api    API
 	member func(host string) API
 }
@@ -201,7 +205,11 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 
 // reload returns when Patroni has loaded the file: it only schedules the work.
 func (s *System) reload(ctx context.Context, step Reload) error {
-	if err := s.api.change(ctx, http.MethodPost, "/reload", nil, step.Password); err != nil {
+	err := s.api.change(ctx, http.MethodPost, "/reload", nil, step.Password)
+	if _, isDenied := errors.AsType[denied](err); isDenied && s.Hangup != nil {
+		err = s.Hangup(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot reload Patroni: %w", err)
 	}
 	const wait, poll = 3 * time.Second, 50 * time.Millisecond

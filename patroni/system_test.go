@@ -367,6 +367,21 @@ func TestReloadReturnsWhenTheTagAppears(t *testing.T) {
 	}
 }
 
+// The file may have a new password of the interface, which Patroni does not know
+// before it has loaded it.
+func TestAReloadThatIsDeniedIsASignal(t *testing.T) {
+	t.Parallel()
+	for _, failure := range []error{nil, errors.New("no such service")} {
+		system, asked := serve(t, answers{"POST /reload": "401 not authenticated", "GET /patroni": "primary.json"})
+		signals := 0
+		system.Hangup = func(context.Context) error { signals++; return failure }
+		err := system.Apply(t.Context(), patroni.Reload{Tag: "2c9ab6e7949a", Password: "new"})
+		if signals != 1 || !errors.Is(err, failure) {
+			t.Errorf("after %d signals the error is %v, want %v; it was asked %q", signals, err, failure, asked.sorted())
+		}
+	}
+}
+
 func TestReloadEndsWithTheDispatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -42,6 +42,10 @@ type Socket interface {
 	Notify(key string) error
 	// Exec runs a command as root and waits for it.
 	Exec(command ...string) error
+	// ExecAs runs a command as a user, with that input, and waits for it.
+	ExecAs(user, input string, command ...string) error
+	// Signal sends a signal, such as SIGHUP, to the process of a service.
+	Signal(service, signal string) error
 }
 
 // Entry is a file or directory in the workload.
@@ -170,16 +174,25 @@ func (s socket) Notify(key string) error {
 	return err
 }
 
-func (s socket) Exec(command ...string) error {
+func (s socket) Signal(service, signal string) error {
+	return s.client.SendSignal(&client.SendSignalOptions{Signal: signal, Services: []string{service}})
+}
+
+func (s socket) Exec(command ...string) error { return s.exec(client.ExecOptions{Command: command}) }
+
+func (s socket) ExecAs(user, input string, command ...string) error {
+	return s.exec(client.ExecOptions{Command: command, User: user, Stdin: strings.NewReader(input)})
+}
+
+func (s socket) exec(opts client.ExecOptions) error {
 	var out bytes.Buffer
-	process, err := s.client.Exec(&client.ExecOptions{
-		Command: command, Timeout: callTimeout, Stdout: &out, Stderr: &out,
-	})
+	opts.Timeout, opts.Stdout, opts.Stderr = callTimeout, &out, &out
+	process, err := s.client.Exec(&opts)
 	if err != nil {
-		return fmt.Errorf("cannot start %s: %w", command[0], err)
+		return fmt.Errorf("cannot start %s: %w", opts.Command[0], err)
 	}
 	if err := process.Wait(); err != nil {
-		return fmt.Errorf("%s failed: %w: %s", command[0], err, strings.TrimSpace(out.String()))
+		return fmt.Errorf("%s failed: %w: %s", opts.Command[0], err, strings.TrimSpace(out.String()))
 	}
 	return nil
 }

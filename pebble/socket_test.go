@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -400,6 +402,67 @@ func TestAConnectionOutlivesTheObservation(t *testing.T) {
 	try(t, socket.Exec("true"))
 }
 
+// SQL with a verifier goes through the input, and a new password of Patroni's own
+// interface is loaded by a signal.
+func TestInputAndSignals(t *testing.T) {
+	t.Parallel()
+	socket, err := pebble.Dial(t.Context(), startDaemon(t))
+	try(t, err)
+	me, err := user.Current()
+	try(t, err)
+	dir := t.TempDir()
+	try(t, socket.ExecAs(me.Username, "ALTER ROLE x", "sh", "-c", "cat >"+dir+"/input"))
+	if got, err := os.ReadFile(dir + "/input"); err != nil || string(got) != "ALTER ROLE x" {
+		t.Errorf("the input was %q: %v", got, err)
+	}
+	if socket.Signal("trapping", "SIGHUP") == nil {
+		t.Error("a service that is not there was sent a signal")
+	}
+	trap := fmt.Sprintf(`sh -c 'trap "touch %s/hup" HUP; touch %s/ready; while :; do sleep 0.05; done'`, dir, dir)
+	layer, err := yaml.Marshal(state.Layer{Services: map[string]state.Service{"trapping": {Override: "replace", Command: trap, Startup: "enabled"}}})
+	try(t, err)
+	try(t, socket.Combine("trapping", layer))
+	try(t, socket.Replan())
+	there := func(name string) bool {
+		for range 200 {
+			if _, err := os.Stat(dir + "/" + name); err == nil {
+				return true
+			}
+			time.Sleep(25 * time.Millisecond)
+		}
+		return false
+	}
+	if !there("ready") {
+		t.Fatal("the service did not start")
+	}
+	try(t, socket.Signal("trapping", "SIGHUP"))
+	if !there("hup") {
+		t.Error("the signal did not arrive")
+	}
+}
+
+func TestPsqlAndHangup(t *testing.T) {
+	t.Parallel()
+	container := pebbletest.New()
+	var signals, sql []string
+	container.OnSignal(func(service, signal string) { signals = append(signals, service+" "+signal) })
+	container.OnPsql(func(text string) error { sql = append(sql, text); return nil })
+	system := pebble.NewWith(container.Dial, state.Resources{})
+	if system.Hangup(t.Context()) == nil {
+		t.Error("a service that does not run got a signal")
+	}
+	applyAll(t, system, state.Desired{Layer: state.Value(services(sleeper(state.ServiceName, "enabled", "")))})
+	try(t, system.Hangup(t.Context()))
+	try(t, system.Psql(t.Context(), "/usr/lib/postgresql/17/bin", "SELECT 1"))
+	if !slices.Equal(signals, []string{"postgresql SIGHUP"}) || !slices.Equal(sql, []string{"SELECT 1"}) {
+		t.Errorf("the signals are %q, the SQL is %q", signals, sql)
+	}
+	container.GoAway()
+	if system.Hangup(t.Context()) == nil || system.Psql(t.Context(), "", "") == nil {
+		t.Error("a container that is away did what it was told")
+	}
+}
+
 // A daemon that accepts and never answers must not hold a dispatch for longer
 // than its budget.
 func TestCallsEndWithTheContext(t *testing.T) {
@@ -418,6 +481,8 @@ func TestCallsEndWithTheContext(t *testing.T) {
 		"Replan":   func(s pebble.Socket) error { return s.Replan() },
 		"Services": func(s pebble.Socket) error { _, err := s.Services(); return err },
 		"Exec":     func(s pebble.Socket) error { return s.Exec("true") },
+		"ExecAs":   func(s pebble.Socket) error { return s.ExecAs("root", "", "true") },
+		"Signal":   func(s pebble.Socket) error { return s.Signal("service", "SIGHUP") },
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {

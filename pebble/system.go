@@ -215,6 +215,29 @@ func (s *System) Wake(ctx context.Context) error {
 	return nil
 }
 
+// Psql runs SQL in the server of this workload as the backup user, whom the local
+// socket lets in without a password. The SQL goes to the standard input.
+func (s *System) Psql(ctx context.Context, binDir, sql string) error {
+	socket, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return socket.ExecAs(state.SystemUser, sql, path.Join(binDir, "psql"), "-Xqw", "-h", "/var/run/postgresql", "-U", "backup",
+		"-d", "postgres", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse") // an error shows no statement
+}
+
+// Hangup has Patroni load its file, whatever password its API wants.
+func (s *System) Hangup(ctx context.Context) error {
+	socket, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if err := socket.Signal(state.ServiceName, "SIGHUP"); err != nil {
+		return fmt.Errorf("cannot send a signal to Patroni: %w", err)
+	}
+	return nil
+}
+
 // Chown gives a directory to a user and group.
 type Chown struct{ state.Directory }
 

@@ -64,6 +64,17 @@ type SetPassword struct {
 // String implements state.Step.
 func (s SetPassword) String() string { return "set the password of role " + s.Role }
 
+// RenewPassword gives a system user the password that Juju's secret shows, in this
+// unit's own server. It works without logging in to it with any password.
+type RenewPassword struct {
+	Role     string
+	Password state.Redacted
+	BinDir   string
+}
+
+// String implements state.Step.
+func (r RenewPassword) String() string { return "renew the password of role " + r.Role }
+
 // DropRole removes a role with its sessions and privileges.
 type DropRole struct{ Role string }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -75,6 +76,11 @@ func (c conn) Run(ctx context.Context, sql string) error {
 // System is the database cluster as its primary shows it to the operator user.
 // Only the Juju leader looks, and only it changes anything.
 type System struct {
+	// Local runs SQL as the backup user in the server of this unit's pod, where only
+	// the operating system's user counts and no password does. binDir is where psql
+	// is.
+	Local func(ctx context.Context, binDir, sql string) error
+
 	connect Connector
 	server  Server
 	conns   map[string]Conn // by database, kept for the dispatch
@@ -97,6 +103,8 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 		s.Close(ctx)
 		obs.Database = state.Unknown[state.Catalog](err.Error())
 		obs.Streaming = state.Unknown[[]string](err.Error())
+		obs.Users = state.Unknown[map[string]state.Role](err.Error())
+		obs.Refused = wrongPassword(err)
 	}
 	return nil
 }
@@ -130,6 +138,13 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 		return errors.New("the primary is being promoted")
 	}
 	obs.Streaming = state.Value(streaming)
+	if cluster.Local.Primary() {
+		users, err := s.readUsers(ctx)
+		if err != nil {
+			return err
+		}
+		obs.Users = state.Value(users)
+	}
 	if !obs.Leader {
 		return nil
 	}
@@ -147,11 +162,40 @@ func primary(obs state.Observed) (Server, error) {
 		return Server{}, errors.New("no primary")
 	}
 	secret := obs.Secrets[obs.Unit.PeerSecret()]
-	password := secret.Content["operator-password"]
-	if !secret.Committed || password == "" {
+	password := secret.InForce()["operator-password"]
+	if password == "" {
 		return Server{}, errors.New("no password")
 	}
 	return Server{Host: member.Host, Port: member.Port, User: "operator", Password: password}, nil
+}
+
+// wrongPassword tells whether the server has another password than we do
+// (https://www.postgresql.org/docs/17/errcodes-appendix.html, invalid_password).
+func wrongPassword(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && answer.Code == "28P01"
+}
+
+// readUsers reads the system users and their verifiers.
+func (s *System) readUsers(ctx context.Context) (map[string]state.Role, error) {
+	c, err := s.conn(ctx, "postgres")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.Query(ctx, "SELECT rolname, coalesce(rolpassword, '') FROM pg_authid WHERE rolname = ANY($1)", state.SystemUsers)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the system users: %w", err)
+	}
+	users := map[string]state.Role{}
+	var name, verifier string
+	_, err = pgx.ForEachRow(rows, []any{&name, &verifier}, func() error {
+		users[name] = state.Role{Name: name, Verifier: state.Redacted(verifier)}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the system users: %w", err)
+	}
+	return users, nil
 }
 
 // readStreaming reads who follows
@@ -261,11 +305,16 @@ func (s *System) read(ctx context.Context) (state.Catalog, error) {
 
 // Diff implements charm.System.
 func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
+	var steps []state.Step
+	for _, role := range want.Renew {
+		steps = append(steps, RenewPassword{Role: role.Name, Password: role.Password, BinDir: want.BinDir})
+	}
 	have, ok := obs.Database.Get()
 	if !ok || !obs.Leader {
-		return nil
+		return steps
 	}
-	return append(DiffRoles(have.Roles, want.Roles), DiffDatabases(have.Databases, want.Databases)...)
+	steps = append(steps, DiffRoles(have.Roles, want.Roles)...)
+	return append(steps, DiffDatabases(have.Databases, want.Databases)...)
 }
 
 // Apply implements charm.System.
@@ -276,6 +325,8 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 			return fmt.Errorf("cannot %s: %w", step, err)
 		}
 		return nil
+	case RenewPassword:
+		return s.renew(ctx, step)
 	case SetPassword:
 		verifier, err := state.Verifier(step.Password)
 		if err != nil {
@@ -293,6 +344,22 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return s.run(ctx, step, database, text)
 	}
 	return fmt.Errorf("cannot apply %T to postgres", step)
+}
+
+// renew needs no password of any role, so it works whichever the server has. The
+// commit is not waited for on replicas: they may need the new password to connect
+// at all. Should it get lost with the primary, the next one's unit does it again.
+func (s *System) renew(ctx context.Context, step RenewPassword) error {
+	verifier, err := state.Verifier(step.Password)
+	if err != nil {
+		return err
+	}
+	sql := fmt.Sprintf("SET statement_timeout = %d;\nSET lock_timeout = %d;\nSET synchronous_commit = local;\nALTER ROLE %s PASSWORD %s;\n",
+		statementTimeout.Milliseconds(), lockTimeout.Milliseconds(), quote(step.Role), literal(verifier))
+	if err := s.Local(ctx, step.BinDir, sql); err != nil {
+		return fmt.Errorf("cannot %s: %w", step, err)
+	}
+	return nil
 }
 
 func (s *System) run(ctx context.Context, step state.Step, database, text string) error {

@@ -29,6 +29,10 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	want.Directory = state.Directory{Path: state.Mount, User: state.SystemUser, Group: state.SystemUser}
+	if renew(obs, want, server) {
+		want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
+		return // first the server, then Patroni, which logs in to it
+	}
 	want.Patroni = state.Value(state.Patroni{
 		Unit: obs.Unit, Server: server,
 		Passwords: state.Passwords{
@@ -38,6 +42,22 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 	})
 	condition(obs, want)
 	want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
+}
+
+// renew wishes that the server takes the passwords of the secret, and tells whether
+// there is anything to take. What other units see of that is a matter of moments.
+func renew(obs state.Observed, want *state.Desired, server state.Server) bool {
+	want.Renew, want.BinDir = renewals(obs), server.BinDir
+	if obs.Refused {
+		want.Pulse = true
+		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageRenewing, Soon: true})
+	}
+	if len(want.Renew) > 0 && obs.Secrets[obs.Unit.PeerSecret()].Cached {
+		// The server may know better than what this unit remembers.
+		want.Renew, want.Fresh = nil, []string{obs.Unit.PeerSecret()}
+		return true
+	}
+	return len(want.Renew) > 0
 }
 
 // ready returns the server to run, or what is missing for one to be run. The

@@ -21,22 +21,27 @@ func (Secrets) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	wish := state.SecretWish{Label: obs.Unit.PeerSecret(), Generate: passwordKeys}
-	if secret := obs.Secrets[wish.Label]; complete(secret) {
+	secret := obs.Secrets[wish.Label]
+	if complete(secret.Content) {
 		wish.Content = secret.Content
 	}
 	want.Secrets = append(want.Secrets, wish)
+	if secret.Replaced() {
+		want.Again = true // only then they are put to use
+	}
 }
 
 // passwords returns the system users' passwords once all of them exist and Juju
-// has committed them: what the data directory is made with must not be forgotten.
+// has committed them: what the data directory is made with must not be forgotten,
+// and a server must not be told what may still be discarded.
 func passwords(obs state.Observed) (map[string]state.Redacted, bool) {
-	secret := obs.Secrets[obs.Unit.PeerSecret()]
-	return secret.Content, complete(secret) && secret.Committed
+	content := obs.Secrets[obs.Unit.PeerSecret()].InForce()
+	return content, complete(content)
 }
 
-func complete(secret state.Secret) bool {
+func complete(content map[string]state.Redacted) bool {
 	for _, key := range passwordKeys {
-		if secret.Content[key] == "" {
+		if content[key] == "" {
 			return false
 		}
 	}

@@ -26,7 +26,11 @@ type Desired struct {
 	// REST is the password that Patroni wants for what changes something.
 	REST Redacted
 	// Database
-	Roles     []Role
+	Roles []Role
+	// Renew are the system users to whom the primary's unit is to give the password
+	// that the secret shows. BinDir is where its psql is.
+	Renew     []Role
+	BinDir    string
 	Databases []Database
 	// Kubernetes
 	PodLabels map[string]string
@@ -36,6 +40,7 @@ type Desired struct {
 	Leftovers []string // Patroni's objects of a dead namesake, to be deleted
 	// Juju
 	Secrets  []SecretWish
+	Fresh    []string       // labels of secrets that Juju should be asked for again
 	Unneeded []string       // URIs of secrets to be removed
 	Look     []int          // relations whose databags should be read
 	Clients  map[int]Client // the record of client relations; nil is no wish

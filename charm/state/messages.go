@@ -44,6 +44,8 @@ const (
 	// MessageOneEndpoint is for an application with a legacy and a modern relation;
 	// upstream's words.
 	MessageOneEndpoint = "Please choose one endpoint to use. No need to relate all of them simultaneously!"
+	// MessageRenewing is for the time between a new password's commit and its use.
+	MessageRenewing = "awaiting for the primary to take the new passwords"
 	// MessageStopping is what a unit shows whose pod or place is going away.
 	MessageStopping = "stopping"
 )

@@ -1,5 +1,7 @@
 package state
 
+import "fmt"
+
 // Names that are a contract with users, clients and the releases before this one.
 const (
 	PeerEndpoint     = "database-peers"
@@ -35,6 +37,28 @@ var UnitDatabags = []string{LegacyEndpoint, AdminEndpoint}
 
 // SystemUsers are the charm's own users, in the order of upstream's messages.
 var SystemUsers = []string{"backup", "replication", "rewind", "operator", "monitoring"}
+
+// PasswordKey is the key of the peer secret with the password of a system user, or
+// of Patroni.
+func PasswordKey(user string) string { return user + "-password" }
+
+// RelationUser begins the name of every user of a relation. It is upstream's, on
+// which clean-up after a refresh depends.
+const RelationUser = "relation_id_"
+
+// ClientSecret is the label of a secret of a client relation: the libraries' own,
+// so that each finds what another has made. The request is "" where a relation has
+// only one.
+func ClientSecret(endpoint string, relation int, request, group string) string {
+	if request == "" {
+		return fmt.Sprintf("%s.%d.%s.secret", endpoint, relation, group)
+	}
+	return fmt.Sprintf("%s.%d.%s.%s.secret", endpoint, relation, request, group)
+}
+
+// PendingDigest is the digest of a relation that has not got all of its reply, or
+// whose user's password may not be the secret's.
+const PendingDigest = "pending"
 
 // Groups by which pg_hba.conf and privileges know the users of relations.
 const (

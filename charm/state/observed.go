@@ -23,8 +23,10 @@ type Observed struct {
 	// the leader and a unit on its way out look.
 	Units Known[[]string]
 
-	Config    config.Values
-	Secrets   map[string]Secret // by label
+	Config  config.Values
+	Secrets map[string]Secret // by label
+	// Params are the parameters of the action, as text: one may be a password.
+	Params    map[string]Redacted
 	Relations Relations
 	Clients   map[int]Client    // what the leaders did for client relations so far, by relation id
 	Ports     []int             // opened, TCP
@@ -33,6 +35,11 @@ type Observed struct {
 	Workload Known[Workload]
 	Cluster  Known[Cluster]
 	Database Known[Catalog]
+	// Users are the system users as the server has them. Only the primary's unit looks.
+	Users Known[map[string]Role]
+	// Refused tells that the primary's server refuses the operator user's password.
+	// Only the leader and the primary's unit try.
+	Refused bool
 	// Streaming are the members that follow the primary, sorted, as its server says:
 	// Patroni goes on showing what a member that is cut off has last said of itself.
 	// Only the leader and the primary's unit look.
@@ -97,6 +104,25 @@ type Secret struct {
 	// Committed tells whether Juju has stored it. What was made in this dispatch
 	// may still be discarded, and must not be put to a use that outlives it.
 	Committed bool
+	// Before is what Juju has while Content goes beyond that; nil when Juju has nothing.
+	Before map[string]Redacted
+	// Cached tells that the content was kept from an earlier dispatch: Juju may have
+	// a newer one, of which it is still to tell this unit.
+	Cached bool
+}
+
+// InForce is the content that outlives this dispatch whatever becomes of it.
+func (s Secret) InForce() map[string]Redacted {
+	if s.Committed {
+		return s.Content
+	}
+	return s.Before
+}
+
+// Replaced tells whether this dispatch has handed new content of a secret to Juju
+// that had one before.
+func (s Secret) Replaced() bool {
+	return !s.Committed && s.Before != nil && !maps.Equal(s.Saved, s.Before)
 }
 
 // Relations are the established relations by endpoint. A relation that is being

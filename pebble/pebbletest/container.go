@@ -31,6 +31,9 @@ type Container struct {
 	plan     state.Layer
 	services map[string]*service
 	notices  []string
+
+	signalled func(service, signal string)
+	psql      func(sql string) error
 }
 
 type file struct {
@@ -292,6 +295,37 @@ func (c socket) Notify(key string) error {
 	}
 	c.notices = append(c.notices, key)
 	return nil
+}
+
+// OnSignal lets a function see the signals that services get.
+func (c *Container) OnSignal(see func(service, signal string)) { c.signalled = see }
+
+// OnPsql lets a function take the input of psql.
+func (c *Container) OnPsql(take func(sql string) error) { c.psql = take }
+
+func (c socket) Signal(name, signal string) error {
+	c.mu.Lock()
+	s, planned := c.services[name]
+	see := c.signalled
+	c.mu.Unlock()
+	if !planned || s.status != "active" {
+		return fmt.Errorf("cannot send signal to %q: service is not running", name)
+	}
+	if see != nil {
+		see(name, signal)
+	}
+	return nil
+}
+
+// ExecAs knows only psql, for the user postgres.
+func (c socket) ExecAs(user, input string, command ...string) error {
+	if path.Base(command[0]) != "psql" || c.psql == nil {
+		return fmt.Errorf("cannot start %s: cannot find executable %q", command[0], command[0])
+	}
+	if user != "postgres" {
+		return fmt.Errorf("psql failed: exit status 2: Peer authentication failed for user %q", user)
+	}
+	return c.psql(input)
 }
 
 // Exec knows the commands true, false and chown USER:GROUP PATH.

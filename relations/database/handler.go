@@ -161,6 +161,10 @@ func provide(obs state.Observed, want *state.Desired, catalog state.Catalog, rep
 	}
 	label := secretLabel(reply.relation.ID, request.ID, group)
 	secret, read := obs.Secrets[label]
+	if secret.Replaced() {
+		want.Again = true // nobody is told before Juju has committed it
+		return false, nil
+	}
 	password := secret.Content["password"]
 	if plain := reply.relation.LocalApp["password"]; plain != "" {
 		password, read = state.Redacted(plain), true

@@ -15,7 +15,9 @@ import (
 // description is what charmcraft.yaml declares.
 type description struct {
 	Provides, Requires map[string]any
-	Actions            map[string]any
+	Actions            map[string]struct {
+		Params map[string]struct{ Type, Description string }
+	}
 }
 
 func describe(t *testing.T) description {
@@ -56,5 +58,21 @@ func TestEveryActionIsDeclaredAndServed(t *testing.T) {
 	slices.Sort(served)
 	if declared := slices.Sorted(maps.Keys(describe(t).Actions)); !slices.Equal(declared, served) {
 		t.Errorf("charmcraft.yaml declares the actions %v, the registry has %v", declared, served)
+	}
+}
+
+func TestEveryParameterOfAnActionIsDeclared(t *testing.T) {
+	t.Parallel()
+	declared := describe(t).Actions
+	for _, a := range actions.All() {
+		params := declared[a.Name].Params
+		if got, want := slices.Sorted(maps.Keys(params)), slices.Sorted(slices.Values(a.Params)); !slices.Equal(got, want) {
+			t.Errorf("charmcraft.yaml declares the parameters %v of %s, which knows %v", got, a.Name, want)
+		}
+		for name, param := range params {
+			if param.Type == "" || param.Description == "" {
+				t.Errorf("the parameter %s of %s has no type or no description", name, a.Name)
+			}
+		}
 	}
 }

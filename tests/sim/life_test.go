@@ -87,6 +87,55 @@ func event(r *relation, id int, name string) map[string]string {
 	}
 }
 
+// TestSetPasswordCrashes changes each password in turn and kills the charm before
+// and after each single step of that, on the leader, on the primary's unit and on
+// the third one.
+func TestSetPasswordCrashes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(3)
+	w.model.Leader = 2
+	w.settle(t)
+	w.model.Relations[7] = client(rand.New(rand.NewPCG(1, 1)), 0)
+	w.settle(t)
+	users := []string{"operator", "replication", "rewind", "monitoring", "backup", "patroni", "relation_id_7"}
+	places := 0
+	for _, user := range users {
+		for _, victim := range []int{2, 0, 1} {
+			if victim == 1 && user != "replication" {
+				continue // a replica's unit does the same for all of them
+			}
+			for fuse, crashed := 1, true; crashed; fuse++ {
+				crashed = false
+				for _, unit := range []int{2, victim, 0, 1} {
+					var now map[string]string
+					if !crashed && unit == 2 {
+						now = setPassword(user)
+					}
+					l := w.dispatch(unit, now, map[bool]int{true: fuse}[unit == victim && !crashed], false)
+					if l.err != nil || strings.Contains(l.answer, "failure") {
+						t.Fatalf("set-password of %s: %v %s", user, l.err, l.answer)
+					}
+					crashed = crashed || l.crashed
+				}
+				w.settle(t)
+				w.check(t)
+				if t.Failed() {
+					t.Fatalf("that was the password of %s, a crash on unit %d at fuse %d", user, victim, fuse)
+				}
+				places += map[bool]int{true: 1}[crashed]
+			}
+		}
+	}
+	t.Logf("crashed at %d places", places)
+	if places < 50 {
+		t.Error("too few crashes: the test proves nothing")
+	}
+}
+
+func setPassword(user string) map[string]string {
+	return map[string]string{"JUJU_DISPATCH_PATH": "actions/set-password", "PARAM_username": user}
+}
+
 // requests that clients make: valid ones first, then what must be refused, or
 // asks for nothing.
 var requests = []map[string]string{
@@ -163,7 +212,13 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 	for range 10 + r.IntN(30) {
 		unit := r.IntN(len(w.members))
 		var now map[string]string
-		switch r.IntN(14) {
+		switch r.IntN(16) {
+		case 14:
+			now = setPassword([]string{"operator", "replication", "rewind", "monitoring", "backup", "patroni"}[r.IntN(6)])
+			unit = w.model.Leader
+		case 15:
+			now = setPassword(fmt.Sprintf("relation_id_%d", 1+r.IntN(nextRelation)))
+			unit = w.model.Leader
 		case 0, 1, 2:
 			c := client(r, -1)
 			if r.IntN(3) == 0 {
@@ -284,6 +339,7 @@ func (w *world) secrecy(t *testing.T, l life) {
 // check holds the world against what the requests of the clients deserve.
 func (w *world) check(t *testing.T) {
 	t.Helper()
+	w.checkPasswords(t)
 	refused, users := false, map[string]bool{}
 	for id, r := range w.model.Relations {
 		if r.Endpoint != state.DatabaseEndpoint {
@@ -320,6 +376,28 @@ func (w *world) check(t *testing.T) {
 		}
 		if u.Status != want || want == "active" && u.Message != message {
 			t.Errorf("unit %d shows %s %q", unit, u.Status, u.Message)
+		}
+	}
+}
+
+// checkPasswords looks whether everybody has the passwords that the secret shows.
+func (w *world) checkPasswords(t *testing.T) {
+	t.Helper()
+	content := w.model.byLabel("database-peers.db.app").Content
+	for _, user := range []string{"operator", "replication", "rewind", "monitoring"} {
+		if !w.login(user, state.Redacted(content[user+"-password"])) {
+			t.Errorf("the server refuses the password that the secret shows for %s", user)
+		}
+	}
+	if password := content["backup-password"]; password != "" && !w.login("backup", state.Redacted(password)) {
+		t.Error("the server refuses the backup user's password")
+	}
+	for unit := range w.members {
+		p := passwordsIn(w.members[unit].loaded)
+		auth := p.PostgreSQL.Authentication
+		if auth["superuser"].Password != content["operator-password"] || auth["replication"].Password != content["replication-password"] ||
+			auth["rewind"].Password != content["rewind-password"] || p.RESTAPI.Authentication.Password != content["patroni-password"] {
+			t.Errorf("the Patroni of unit %d has other passwords than the secret", unit)
 		}
 	}
 }

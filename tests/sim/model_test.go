@@ -72,12 +72,13 @@ func (m *model) clone() *model {
 
 // hook is one execution of the charm: its hook tools work on a copy of the model.
 type hook struct {
-	model *model // the copy
-	made  map[string]bool
-	unit  int
-	argv  []string // every word of every command line
-	logs  []string
-	write int // commands that would change the model
+	model  *model            // the copy
+	params map[string]string // of the action
+	made   map[string]bool
+	unit   int
+	argv   []string // every word of every command line
+	logs   []string
+	write  int // commands that would change the model
 }
 
 // run is a juju.Runner.
@@ -98,6 +99,8 @@ func (h *hook) run(_ context.Context, tool string, args []string, stdin []byte) 
 	switch tool {
 	case "is-leader":
 		return answer(leads)
+	case "action-get":
+		return answer(h.params)
 	case "config-get":
 		return answer(m.Config)
 	case "opened-ports":

@@ -8,17 +8,20 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"gopkg.in/yaml.v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"charmhub.io/postgresql-k8s/actions"
 	"charmhub.io/postgresql-k8s/charm"
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/juju"
@@ -46,7 +49,7 @@ type world struct {
 }
 
 // member is a unit's Patroni.
-type member struct{ loaded string } // tag of the file that it has loaded
+type member struct{ loaded string } // the file that it has loaded
 
 func newWorld(units int) *world {
 	w := &world{
@@ -59,9 +62,59 @@ func newWorld(units int) *world {
 		c.Put("/usr/lib/postgresql/17/bin/postgres", "")
 		c.Put("/usr/lib/postgresql/17/lib/pgaudit.so", "")
 		c.Mkdir(state.Mount)
+		unit := len(w.containers)
+		c.OnSignal(func(string, string) { w.members[unit].loaded = w.file(unit, state.PatroniYML) })
+		c.OnPsql(func(sql string) error { return w.psql(unit, sql) })
 		w.containers = append(w.containers, c)
 	}
 	return w
+}
+
+var alterRole = regexp.MustCompile(`ALTER ROLE "(\w+)" PASSWORD '(SCRAM-SHA-256\$[^']+)';`)
+
+// psql is the way into the server of a unit's pod that needs no password.
+func (w *world) psql(unit int, sql string) error {
+	match := alterRole.FindStringSubmatch(sql)
+	role, exists := w.catalog.Roles[match[1]]
+	if unit != w.primary() || !exists {
+		return fmt.Errorf("psql failed: exit status 3: ERROR: cannot execute ALTER ROLE of %s", match[1])
+	}
+	role.Verifier = state.Redacted(match[2])
+	w.catalog.Roles[match[1]] = role
+	return nil
+}
+
+// login tells whether the server takes a password for a user.
+func (w *world) login(user string, password state.Redacted) bool {
+	return w.catalog.Roles[user].HasPassword(password)
+}
+
+// bootstrap is what Patroni makes of the passwords in its file.
+func (w *world) bootstrap(file string) {
+	for user, password := range passwordsIn(file).PostgreSQL.Authentication {
+		verifier, err := state.Verifier(state.Redacted(password.Password))
+		if err != nil {
+			panic(err)
+		}
+		name := strings.Replace(user, "superuser", "operator", 1)
+		w.catalog.Roles[name] = state.Role{Name: name, Login: true, Superuser: user == "superuser", Verifier: state.Redacted(verifier)}
+	}
+}
+
+// patroniPasswords are those in a patroni.yml.
+type patroniPasswords struct {
+	RESTAPI    struct{ Authentication struct{ Password string } } `yaml:"restapi"`
+	PostgreSQL struct {
+		Authentication map[string]struct{ Password string }
+	} `yaml:"postgresql"`
+}
+
+func passwordsIn(file string) patroniPasswords {
+	var p patroniPasswords
+	if err := yaml.Unmarshal([]byte(file), &p); err != nil {
+		panic(err)
+	}
+	return p
 }
 
 // file returns the content of a file in a unit's workload, or "".
@@ -113,16 +166,17 @@ func (w *world) patroni(unit int) patroni.API {
 			return 0, nil, errors.New("connection refused")
 		}
 		if w.members[unit].loaded == "" { // it has just started
-			w.members[unit].loaded = tag(w.file(unit, state.PatroniYML))
+			w.members[unit].loaded = w.file(unit, state.PatroniYML)
 			if w.dynamic == nil {
 				w.dynamic = map[string]any{"ttl": 30.0}
+				w.bootstrap(w.members[unit].loaded)
 			}
 		}
 		answer := func(v any) (int, []byte, error) {
 			data, err := json.Marshal(v)
 			return 200, data, err
 		}
-		if method != "GET" && !strings.Contains(w.file(unit, state.PatroniYML), password.Reveal()) {
+		if method != "GET" && passwordsIn(w.members[unit].loaded).RESTAPI.Authentication.Password != password.Reveal() {
 			return 401, nil, nil
 		}
 		role := func(u int) string {
@@ -136,7 +190,7 @@ func (w *world) patroni(unit int) patroni.API {
 			local := strings.Replace(role(unit), "leader", "primary", 1)
 			return answer(map[string]any{
 				"state": "running", "role": local, "server_version": 170005,
-				"patroni": map[string]string{"name": state.PodName(app, unit)}, "tags": map[string]string{"charm_config": w.members[unit].loaded},
+				"patroni": map[string]string{"name": state.PodName(app, unit)}, "tags": map[string]string{"charm_config": tag(w.members[unit].loaded)},
 			})
 		case "GET /cluster":
 			var members []any
@@ -159,7 +213,7 @@ func (w *world) patroni(unit int) patroni.API {
 			merge(w.dynamic, patch)
 			return answer(w.dynamic)
 		case "POST /reload":
-			w.members[unit].loaded = tag(w.file(unit, state.PatroniYML))
+			w.members[unit].loaded = w.file(unit, state.PatroniYML)
 			return 202, nil, nil
 		}
 		return 404, nil, nil
@@ -243,8 +297,29 @@ type database struct {
 func (d database) Name() string { return d.System.Name() }
 
 func (d database) Observe(_ context.Context, obs *state.Observed) error {
-	if !obs.Leader || d.primary() < 0 {
-		obs.Database = state.Unknown[state.Catalog]("no primary")
+	obs.Database = state.Unknown[state.Catalog]("no primary")
+	isPrimary := d.primary() == obs.Unit.Number
+	if !obs.Leader && !isPrimary || d.primary() < 0 {
+		return nil
+	}
+	password := obs.Secrets[obs.Unit.PeerSecret()].InForce()["operator-password"]
+	if password == "" || d.catalog.Roles["operator"].Name == "" {
+		return nil
+	}
+	if !d.login("operator", password) {
+		obs.Refused = true
+		return nil
+	}
+	if isPrimary {
+		users := map[string]state.Role{}
+		for _, name := range state.SystemUsers {
+			if role, ok := d.catalog.Roles[name]; ok {
+				users[name] = role
+			}
+		}
+		obs.Users = state.Value(users)
+	}
+	if !obs.Leader {
 		return nil
 	}
 	data, err := json.Marshal(d.catalog)
@@ -262,9 +337,11 @@ func (d database) Observe(_ context.Context, obs *state.Observed) error {
 	return nil
 }
 
-func (d database) Apply(_ context.Context, step state.Step) error {
+func (d database) Apply(ctx context.Context, step state.Step) error {
 	roles, databases := d.catalog.Roles, d.catalog.Databases
 	switch step := step.(type) {
+	case postgres.RenewPassword:
+		return d.System.Apply(ctx, step)
 	case postgres.CreateRole:
 		role := step.Role
 		role.Password = ""
@@ -338,9 +415,18 @@ func (m mortal) Apply(ctx context.Context, step state.Step) error {
 type mortalModel struct {
 	mortal
 	report func(context.Context, state.Status) error
+	answer *string
 }
 
-func (m mortalModel) Answer(context.Context, map[string]string, error) error { return nil }
+func (m mortalModel) Answer(_ context.Context, results map[string]string, failure error) error {
+	if failure != nil {
+		results = map[string]string{"failure": failure.Error()}
+	}
+	*m.answer = fmt.Sprint(results)
+	return nil
+}
+
+func (m mortalModel) Progress(context.Context, string) error { return nil }
 
 func (m mortalModel) Report(ctx context.Context, status state.Status) error {
 	return m.report(ctx, status)
@@ -354,13 +440,19 @@ type life struct {
 	refused bool     // Juju did not commit it
 	again   bool     // the charm asked for another dispatch
 	writes  int      // hook tools that write
+	answer  string   // of an action
 	text    []string // everything that could be read: logs, argv, steps
 }
 
 // dispatch runs the charm once on a unit. A fuse above zero kills it on the way;
 // refuse has Juju refuse the commit.
 func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse bool) (l life) {
-	h := &hook{model: w.model.clone(), made: map[string]bool{}, unit: unit}
+	h := &hook{model: w.model.clone(), made: map[string]bool{}, unit: unit, params: map[string]string{}}
+	for name, value := range event {
+		if param, ok := strings.CutPrefix(name, "PARAM_"); ok {
+			h.params[param] = value
+		}
+	}
 	variables := map[string]string{
 		"JUJU_UNIT_NAME": fmt.Sprintf("%s/%d", app, unit), "JUJU_MODEL_NAME": "sim",
 		"JUJU_MODEL_UUID": "uuid", "JUJU_DISPATCH_PATH": "hooks/update-status",
@@ -376,13 +468,16 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 	var steps []string
 	die := func(s charm.System) charm.System { return mortal{s, &fuse, &steps} }
 	container := pebble.NewWith(w.containers[unit].Dial, state.Resources{Memory: 4 << 30, CPUs: 2}, state.PatroniYML)
+	member, server := patroni.New(w.patroni(unit), nil), postgres.New(nil)
+	member.Hangup, server.Local = container.Hangup, container.Psql
 	c := charm.Charm{
-		Model: mortalModel{mortal{real, &fuse, &steps}, real.Report},
+		Model: mortalModel{mortal{real, &fuse, &steps}, real.Report, &l.answer},
 		Systems: []charm.System{
-			die(kube.New(api{w}, env.Unit, "")), die(container), die(patroni.New(w.patroni(unit), nil)),
+			die(kube.New(api{w}, env.Unit, "")), die(container), die(member),
 		},
-		Second:   []charm.System{die(database{postgres.New(nil), w})},
+		Second:   []charm.System{die(database{server, w})},
 		Handlers: charm.Handlers(),
+		Actions:  actions.All(),
 		Log:      slog.New(juju.NewLogHandler(tools, io.Discard)),
 		Wake:     func(context.Context) error { l.again = true; return nil },
 		Now:      func() time.Time { return now },

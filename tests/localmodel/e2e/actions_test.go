@@ -1,0 +1,265 @@
+//go:build localmodel
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"charmhub.io/postgresql-k8s/tests/localmodel"
+)
+
+// act runs an action that must succeed, and returns its results.
+func (w *world) act(unit, name string, params map[string]any) localmodel.Action {
+	w.t.Helper()
+	a, err := w.tryAct(unit, name, params)
+	w.must(err)
+	if a.Status != "completed" {
+		w.t.Fatalf("%s on %s failed: %s", name, unit, a.Message)
+	}
+	return a
+}
+
+// refused runs an action that must fail with words that have the text in them.
+func (w *world) refused(unit, name string, params map[string]any, text string) {
+	w.t.Helper()
+	a, err := w.tryAct(unit, name, params)
+	w.must(err)
+	if a.Status != "failed" || !strings.Contains(a.Message, text) {
+		w.t.Errorf("%s on %s with %v: %s %q, want it to fail with %q", name, unit, params, a.Status, a.Message, text)
+	}
+}
+
+func (w *world) tryAct(unit, name string, params map[string]any) (localmodel.Action, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	return w.RunAction(ctx, unit, name, params)
+}
+
+// loginAs runs SQL over TCP in the pod of a unit, as a client on that host would.
+func (w *world) loginAs(unit, host, user, password, sql string) (string, error) {
+	pod, err := w.pod(unit)
+	if err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	cmd := exec.Command("/usr/bin/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", host, "-U", user, "-d", "postgres", "-c", sql)
+	cmd.Env = []string{"PGPASSWORD=" + password, "PGCONNECT_TIMEOUT=3", "PATH=/usr/bin:/bin"}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := pod.Pod.Start(pod.Container("postgresql"), cmd); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("psql as %s: %w: %s", user, err, out.String())
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+func (w *world) passwords() map[string]string {
+	w.t.Helper()
+	secret, err := w.SecretContent(app, "database-peers."+app+".app")
+	w.must(err)
+	return secret
+}
+
+// accepted waits until the primary accepts the passwords that the secret shows.
+func (w *world) accepted(unit string) {
+	w.t.Helper()
+	for _, user := range []string{"operator", "monitoring", "rewind"} {
+		w.eventually(user+" to be let in", func() bool {
+			_, err := w.loginAs(unit, app+"-primary", user, w.passwords()[user+"-password"], "SELECT 1")
+			return err == nil
+		})
+	}
+}
+
+// replicates waits until all replicas follow, each with a connection that began
+// with the password that the secret shows.
+func (w *world) replicates(unit string, replicas int) {
+	w.t.Helper()
+	w.psql(unit, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name LIKE 'postgresql-k8s-%'")
+	w.eventually("the replicas to follow again", func() bool {
+		out, err := w.tryPsql(unit, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+		return err == nil && out == strconv.Itoa(replicas)
+	})
+}
+
+// lead makes a unit Juju's leader.
+func (w *world) lead(unit string) {
+	w.t.Helper()
+	w.must(w.SetLeader(unit))
+	w.wait("another leader", func(s localmodel.Status) bool {
+		return slices.ContainsFunc(s.App(app).Units, func(u localmodel.UnitStatus) bool { return u.Name == unit && u.Leader })
+	})
+}
+
+// session is a client's session that is open for some seconds.
+func (w *world) session(unit, user, password string, seconds int) (alive func() error) {
+	end := make(chan error, 1)
+	go func() {
+		out, err := w.loginAs(unit, app+"-primary", user, password, fmt.Sprintf("SELECT pg_sleep(%d); SELECT 'alive'", seconds))
+		if err == nil && !strings.Contains(out, "alive") {
+			err = fmt.Errorf("the session said %q", out)
+		}
+		end <- err
+	}()
+	return func() error { return <-end }
+}
+
+func TestSetPassword(t *testing.T) {
+	for _, units := range []int{1, 3} {
+		t.Run(fmt.Sprint(units, " units"), func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.deploy(units)
+			w.settle(units)
+			leader := app + "/0"
+			if units > 1 {
+				leader = app + "/1" // which is not the primary
+				w.lead(leader)
+				w.refused(app+"/0", "set-password", nil, "The action can be run only on leader unit")
+			}
+			w.refused(leader, "set-password", map[string]any{"username": "nobody"}, "only for system users")
+			w.refused(leader, "set-password", map[string]any{"password": "\u00e4"}, "printable ASCII")
+			w.refused(leader, "set-password", map[string]any{"username": "relation_id_99"}, "there is no relation 99")
+			w.refused(leader, "get-password", map[string]any{"username": "nobody"}, "only for system users or Patroni: backup, replication, rewind, operator, monitoring, patroni not nobody")
+			w.refused(leader, "get-password", map[string]any{"username": "backup"}, "has no password")
+			if got := w.act(app+"/0", "get-password", nil).Results["password"]; got != w.passwords()["operator-password"] {
+				t.Errorf("get-password says %q", got)
+			}
+			started := w.psql(app+"/0", "SELECT pg_postmaster_start_time()")
+			for i, user := range []string{"operator", "replication", "rewind", "monitoring", "backup", "patroni", "operator"} {
+				old := w.passwords()
+				alive := func() error { return nil }
+				if user != "backup" && user != "replication" && user != "patroni" {
+					alive = w.session(app+"/0", user, old[user+"-password"], 4)
+				}
+				time.Sleep(200 * time.Millisecond) // the session begins
+				params := map[string]any{"username": user}
+				if i%2 == 1 {
+					params["password"] = fmt.Sprint("cho'sen \"by\" $people: ", i)
+				}
+				begin := time.Now()
+				result := w.act(leader, "set-password", params).Results["password"]
+				took := time.Since(begin)
+				if now := w.passwords(); result == "" || now[user+"-password"] != result || result == old[user+"-password"] || params["password"] != nil && params["password"] != result {
+					t.Errorf("set-password of %s says %q, the secret has %q", user, result, now[user+"-password"])
+				}
+				if user != "patroni" && user != "replication" {
+					w.eventually(user+" to be let in", func() bool {
+						_, err := w.loginAs(app+"/0", app+"-primary", user, w.passwords()[user+"-password"], "SELECT 1")
+						return err == nil
+					})
+					if old := old[user+"-password"]; old != "" {
+						if _, err := w.loginAs(app+"/0", app+"-primary", user, old, "SELECT 1"); err == nil {
+							t.Errorf("the old password of %s is still good", user)
+						}
+					}
+				}
+				accepted := time.Since(begin)
+				w.settle(units)
+				w.accepted(app + "/0")
+				t.Logf("%s: the action took %v, the server accepted after %v, all was quiet after %v", user,
+					took.Round(time.Millisecond), accepted.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
+				if units > 1 {
+					w.replicates(app+"/0", units-1)
+				}
+				if err := alive(); err != nil {
+					t.Errorf("a session of %s did not live on: %v", user, err)
+				}
+			}
+			if now := w.psql(app+"/0", "SELECT pg_postmaster_start_time()"); now != started {
+				t.Errorf("the server was restarted: %s, before %s", now, started)
+			}
+			same := w.act(leader, "set-password", map[string]any{"password": w.passwords()["operator-password"]})
+			if !slices.Contains(same.Log, "The old and new passwords are equal.") {
+				t.Errorf("the same password again: %v", same.Log)
+			}
+			// Patroni's own calls know the new password of its interface.
+			w.must(w.SetConfig(app, map[string]any{"experimental_max_connections": 150}))
+			w.eventually("a restart that Patroni was asked for", func() bool {
+				out, err := w.tryPsql(app+"/0", "SHOW max_connections")
+				return err == nil && out == "150"
+			})
+			w.settle(units)
+			w.neverShown(slices.Collect(maps.Values(w.passwords())))
+		})
+	}
+}
+
+// neverShown looks for secrets in the log of the model.
+func (w *world) neverShown(secrets []string) {
+	w.t.Helper()
+	lines, _ := w.Logs(0)
+	for _, line := range lines {
+		for _, secret := range secrets {
+			if strings.Contains(line.Message, secret) {
+				w.t.Errorf("a secret is in the log: %s", line)
+			}
+		}
+	}
+}
+
+// TestSetPasswordKilled kills the charm at the n-th call that it makes from the
+// beginning of the action on, whichever unit makes it, for every n of a stride.
+// The cluster then accepts what the secret shows.
+func TestSetPasswordKilled(t *testing.T) {
+	stride, err := strconv.Atoi(fromEnv("LOCALMODEL_STRIDE", "12"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	calls, fatal, fault := 0, 0, localmodel.NoFault
+	count := func() localmodel.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		calls++
+		if calls == fatal {
+			return fault
+		}
+		return localmodel.NoFault
+	}
+	w := newWorld(t, func(o *localmodel.Options) {
+		o.Faults.Tool = func(localmodel.ToolCall) localmodel.Fault { return count() }
+		o.Faults.Pebble = func(localmodel.PebbleCall) localmodel.Fault { return count() }
+	})
+	w.deploy(2)
+	w.settle(2)
+	w.lead(app + "/1") // not the primary
+	w.settle(2)
+	users := []string{"operator", "replication", "rewind", "monitoring", "patroni"}
+	kills := 0
+	for n := 1; ; n += stride {
+		user := users[(n/stride)%len(users)]
+		mu.Lock()
+		calls, fatal, fault = 0, n, []localmodel.Fault{localmodel.KillBefore, localmodel.KillAfter}[kills%2]
+		mu.Unlock()
+		a, err := w.tryAct(app+"/1", "set-password", map[string]any{"username": user})
+		w.must(err)
+		w.accepted(app + "/0")
+		w.settle(2)
+		w.replicates(app+"/0", 1)
+		if a.Status == "completed" && a.Results["password"] != w.passwords()[user+"-password"] {
+			t.Errorf("killed at call %d: the action says %q of %s, and the secret does not", n, a.Results["password"], user)
+		}
+		mu.Lock()
+		survived := calls < n
+		mu.Unlock()
+		if survived {
+			break
+		}
+		kills++
+	}
+	t.Logf("killed %d times", kills)
+	if kills < 5 {
+		t.Error("too few kills: the test proves nothing")
+	}
+}
