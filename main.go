@@ -23,9 +23,13 @@ import (
 	"charmhub.io/postgresql-k8s/postgres"
 )
 
-// budget bounds a dispatch whatever hangs. Juju itself has no limit, and a unit
-// that hangs in a hook serves nobody.
-const budget = time.Minute
+// Bounds of a dispatch whatever hangs. Juju itself has no limit, and a unit that
+// hangs in a hook serves nobody. An action may take its time: who runs it waits for
+// it, and it goes on serving the unit meanwhile.
+const (
+	budget       = time.Minute
+	actionBudget = 15 * time.Minute
+)
 
 const pebbleSocket = "/charm/containers/" + state.Container + "/pebble.socket"
 
@@ -71,7 +75,11 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	within := budget
+	if inAction() {
+		within = actionBudget
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 
 	api, err := kube.InCluster(env.Unit.Model, env.Unit.App)

@@ -8,6 +8,9 @@
 package actions
 
 import (
+	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -50,7 +53,7 @@ type Progress struct {
 
 // All returns every action; charmcraft.yaml declares the same ones.
 func All() []Action {
-	return []Action{getPrimary, getPassword, setPassword}
+	return []Action{getPrimary, getPassword, setPassword, promote, status, restart, reinitialize, report}
 }
 
 // refusal is why an action cannot run. Some are upstream's words, which begin with
@@ -75,6 +78,31 @@ func answered(p Progress) Task {
 	p.Done = true
 	return func(View, *state.Desired) Progress { return p }
 }
+
+// limit is how long an action waits for one thing to happen.
+const limit = 60 * time.Second
+
+// members returns the cluster and its primary, or why there is none to work with.
+func members(obs state.Observed) (state.Cluster, state.Member, error) {
+	cluster, ok := obs.Cluster.Get()
+	if !ok {
+		return cluster, state.Member{}, refusal(fmt.Sprintf("this unit's member does not run (%s): wait for it, or look at the unit's status", obs.Cluster.Why()))
+	}
+	if cluster.Away != "" {
+		return cluster, state.Member{}, refusal(fmt.Sprintf("this unit's member cannot reach the Kubernetes API (%s): wait until it can", cluster.Away))
+	}
+	primary, ok := cluster.Primary()
+	if !ok {
+		return cluster, primary, errors.New("there is no primary now: wait for the cluster to elect one, and try again")
+	}
+	return cluster, primary, nil
+}
+
+// well tells whether a member runs and, as a replica, follows.
+func well(m state.Member) bool { return m.Running() && !m.CatchingUp() }
+
+// seconds are the whole and tenths of a second that an action took.
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) }
 
 // notLeader refuses what only the leader can do.
 func notLeader(obs state.Observed) error {

@@ -97,13 +97,14 @@ type local struct {
 	Timeline      int
 	Patroni       struct{ Name, Version string }
 	Tags          map[string]any
+	Started       string `json:"postmaster_start_time"`
 }
 
 func (l local) facts() state.Local {
 	tag, _ := l.Tags[configTag].(string)
 	return state.Local{
 		Name: l.Patroni.Name, Version: l.Patroni.Version, Role: l.Role, State: l.State,
-		ServerVersion: version(l.ServerVersion), ConfigTag: tag,
+		ServerVersion: version(l.ServerVersion), ConfigTag: tag, Started: l.Started,
 	}
 }
 

@@ -78,6 +78,24 @@ func (r Restart) String() string {
 	return "restart PostgreSQL of " + r.Member.Name + " for changed settings"
 }
 
+// RestartNow restarts a member's server, and waits until it is up again.
+type RestartNow struct {
+	Member   state.Member
+	Password state.Redacted
+}
+
+// String implements state.Step.
+func (r RestartNow) String() string { return "restart PostgreSQL of " + r.Member.Name }
+
+// Reinitialize makes the local member a new copy of the primary.
+type Reinitialize struct {
+	Name     string
+	Password state.Redacted
+}
+
+// String implements state.Step.
+func (r Reinitialize) String() string { return "reinitialize " + r.Name }
+
 // Settles implements state.Slow: Patroni looks again in its next loop.
 func (Restart) Settles() time.Duration { return settle }
 
@@ -130,8 +148,18 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	if want.Restart.Name != "" {
 		steps = append(steps, Restart{want.Restart, want.REST})
 	}
+	if want.RestartNow.Name != "" {
+		steps = append(steps, RestartNow{want.RestartNow, want.REST})
+	}
+	if want.Reinitialize {
+		steps = append(steps, Reinitialize{have.Local.Name, want.REST})
+	}
 	if want.Successor.Name != "" {
-		steps = append(steps, Switchover{From: have.Local.Name, To: want.Successor.Name, Password: want.REST})
+		from := have.Local.Name
+		if primary, ok := have.Primary(); ok {
+			from = primary.Name
+		}
+		steps = append(steps, Switchover{From: from, To: want.Successor.Name, Password: want.REST})
 	}
 	return steps
 }
@@ -193,6 +221,13 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return nil
 	case Restart:
 		return s.restart(ctx, step)
+	case RestartNow:
+		return s.restartNow(ctx, step)
+	case Reinitialize:
+		if err := s.api.change(ctx, http.MethodPost, "/reinitialize", map[string]any{}, step.Password); err != nil {
+			return fmt.Errorf("cannot %s: %w", step, err)
+		}
+		return nil
 	case Switchover:
 		body := map[string]any{"leader": step.From, "candidate": step.To}
 		if err := ignoreTimeout(s.api.change(ctx, http.MethodPost, "/switchover", body, step.Password)); err != nil {
@@ -233,6 +268,34 @@ func (s *System) restart(ctx context.Context, step Restart) error {
 		return fmt.Errorf("cannot restart PostgreSQL of %s: %w", step.Member.Name, err)
 	}
 	return nil
+}
+
+// restartWait is how long a server may take to stop and start again. A shutdown
+// writes a checkpoint first.
+const restartWait = 60 * time.Second
+
+// restartNow looks when the server was started: Patroni's own answer would take
+// longer than a call may.
+func (s *System) restartNow(ctx context.Context, step RestartNow) error {
+	member := s.member(step.Member.Host)
+	var before, now local
+	if err := member.get(ctx, "/patroni", &before); err != nil {
+		return fmt.Errorf("cannot %s: %w", step, err)
+	}
+	if err := ignoreTimeout(member.change(ctx, http.MethodPost, "/restart", map[string]any{}, step.Password)); err != nil {
+		return fmt.Errorf("cannot %s: %w", step, err)
+	}
+	const poll = 250 * time.Millisecond
+	for end := time.Now().Add(restartWait); time.Now().Before(end); time.Sleep(poll) {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("cannot %s: %w", step, err)
+		}
+		now = local{}
+		if member.get(ctx, "/patroni", &now) == nil && now.State == "running" && now.Started != before.Started {
+			return nil
+		}
+	}
+	return fmt.Errorf("cannot %s: it is not up again after %s", step, restartWait)
 }
 
 // ignoreTimeout forgives a call that Patroni goes on with: what it comes to is

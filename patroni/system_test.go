@@ -114,10 +114,10 @@ func TestObserve(t *testing.T) {
 		dynamic bool
 	}{
 		{"a primary", answers{"GET /patroni": "primary.json", "GET /cluster": "cluster.json", "GET /config": "config.json"},
-			state.Local{Name: "postgresql-k8s-0", Version: "4.0.7", Role: "primary", State: "running", ServerVersion: "17.12", ConfigTag: "2c9ab6e7949a"},
+			state.Local{Name: "postgresql-k8s-0", Version: "4.0.7", Role: "primary", State: "running", ServerVersion: "17.12", ConfigTag: "2c9ab6e7949a", Started: "2026-11-20 05:42:05.304700+00:00"},
 			[]state.Member{leader, replica, standby}, true},
 		{"a replica", answers{"GET /patroni": "replica.json", "GET /cluster": "cluster.json", "GET /config": "config.json"},
-			state.Local{Name: "postgresql-k8s-1", Version: "4.0.7", Role: "replica", State: "running", ServerVersion: "17.12", ConfigTag: "5dcafd823a60"},
+			state.Local{Name: "postgresql-k8s-1", Version: "4.0.7", Role: "replica", State: "running", ServerVersion: "17.12", ConfigTag: "5dcafd823a60", Started: "2026-11-20 05:42:39.128254+00:00"},
 			[]state.Member{leader, replica, standby}, true},
 		{"a member that starts, whose lag nobody knows",
 			answers{"GET /patroni": "starting.json", "GET /cluster": "cluster-starting.json", "GET /config": "config.json"},
@@ -240,6 +240,13 @@ func TestDiff(t *testing.T) {
 		{"a successor takes over", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.Name, w.Successor = "db-0", state.Member{Name: "db-1"}
 		}, []string{"switch over from db-0 to db-1"}},
+		{"a successor takes over from whoever is the primary", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
+			c.Local.Name, c.Members = "db-1", []state.Member{{Name: "db-0", Role: "leader", State: "running"}}
+			w.Successor = state.Member{Name: "db-1"}
+		}, []string{"switch over from db-0 to db-1"}},
+		{"a member is restarted, and another copied, because people want it", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
+			c.Local.Name, w.RestartNow, w.Reinitialize = "db-1", state.Member{Name: "db-2"}, true
+		}, []string{"restart PostgreSQL of db-2", "reinitialize db-1"}},
 		{"without a password nothing can be changed", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.ConfigTag, w.REST = "old", ""
 		}, nil},
@@ -298,6 +305,16 @@ func TestApply(t *testing.T) {
 		{"a reload that is refused", patroni.Reload{Tag: "x", Password: password},
 			answers{"POST /reload": "401 not authenticated"}, []string{"POST /reload patroni:fake-rest"},
 			"cannot reload Patroni: POST /reload: status 401: not authenticated"},
+		{"a new copy", patroni.Reinitialize{Name: "db-1", Password: password},
+			answers{"POST /reinitialize": "200 reinitialize started"}, []string{"POST /reinitialize patroni:fake-rest {}"}, ""},
+		{"a new copy that is refused", patroni.Reinitialize{Name: "db-1", Password: password},
+			answers{"POST /reinitialize": "503 I am the leader"}, []string{"POST /reinitialize patroni:fake-rest {}"},
+			"cannot reinitialize db-1: POST /reinitialize: status 503: I am the leader"},
+		{"a restart now of a member that does not answer", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},
+			answers{}, []string{"GET /patroni -"}, "cannot restart PostgreSQL of db-1: GET /patroni: status 503"},
+		{"a restart now that fails", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},
+			answers{"GET /patroni": "primary.json", "POST /restart": "503 restart failed"}, []string{"GET /patroni -", "POST /restart patroni:fake-rest {}"},
+			"cannot restart PostgreSQL of db-1: POST /restart: status 503: restart failed"},
 		{"a step of somebody else", otherStep{}, nil, nil, "cannot apply patroni_test.otherStep to patroni"},
 	}
 	for _, test := range tests {
@@ -379,6 +396,48 @@ func TestAReloadThatIsDeniedIsASignal(t *testing.T) {
 		if signals != 1 || !errors.Is(err, failure) {
 			t.Errorf("after %d signals the error is %v, want %v; it was asked %q", signals, err, failure, asked.sorted())
 		}
+	}
+}
+
+// Patroni's answer comes when the server is up again, which may take longer than a
+// call: what counts is when the server was started.
+func TestRestartNowReturnsWhenTheServerIsUp(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		up   time.Duration
+		took time.Duration // at most
+		err  string
+	}{
+		"after a while": {5 * time.Second, 6 * time.Second, ""},
+		"never":         {time.Hour, 61 * time.Second, "cannot restart PostgreSQL of db-1: it is not up again after 1m0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				member := patroni.API(func(_ context.Context, method, _ string, _ []byte, _ state.Redacted) (int, []byte, error) {
+					since := time.Since(start)
+					switch {
+					case method == http.MethodPost:
+						time.Sleep(3 * time.Second)
+						return 0, nil, context.DeadlineExceeded
+					case since == 0:
+						return 200, []byte(`{"state": "running", "postmaster_start_time": "yesterday"}`), nil
+					case since < test.up:
+						return 503, []byte(`{"state": "restarting"}`), nil
+					}
+					return 200, []byte(`{"state": "running", "postmaster_start_time": "today"}`), nil
+				})
+				system := patroni.New(nil, func(string) patroni.API { return member })
+				err := system.Apply(t.Context(), patroni.RestartNow{Member: state.Member{Name: "db-1"}})
+				if got := fmt.Sprint(err); (err != nil || test.err != "") && got != test.err {
+					t.Errorf("the error is %s, want %s", got, test.err)
+				}
+				if took := time.Since(start); took > test.took+3*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
 	}
 }
 

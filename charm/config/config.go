@@ -5,6 +5,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,9 @@ type Values struct {
 	set  map[string]any
 	errs []error
 }
+
+// Set returns the options that people have set, by name.
+func (v Values) Set() map[string]any { return maps.Clone(v.set) }
 
 // Parse takes Juju's configuration, a JSON object, and checks it against the
 // table. Values that are not allowed are reported by Err and read as unset.

@@ -87,29 +87,11 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	for _, member := range cluster.Members {
-		if slices.Contains(units, state.UnitName(member.Name)) && better(member, want.Successor) {
+		if slices.Contains(units, state.UnitName(member.Name)) && member.SucceedsBetterThan(want.Successor) {
 			want.Successor = member
 		}
 	}
 	if want.Successor.Name != "" {
 		want.Problem(state.Problem{Severity: state.Maintenance, Message: state.MessageHandover(want.Successor.Name), Soon: true})
 	}
-}
-
-// better tells whether a member is the better successor: one that has every
-// commit, then the one with the lowest lag.
-func better(a, b state.Member) bool {
-	if !a.Running() || a.CatchingUp() {
-		return false
-	}
-	if b.Name == "" {
-		return true
-	}
-	synchronous := func(m state.Member) bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
-	if synchronous(a) != synchronous(b) {
-		return synchronous(a)
-	}
-	lagA, _ := a.Lag.Get()
-	lagB, _ := b.Lag.Get()
-	return lagA < lagB
 }

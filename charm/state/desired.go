@@ -18,10 +18,15 @@ type Desired struct {
 	ConfigTag string         // the tag of the patroni.yml that should be loaded
 	Dynamic   map[string]any // Patroni's dynamic configuration, what we decide of it
 	Restart   Member         // the member whose server is to be restarted next, if it has a name
+	// RestartNow is the member whose server is to be restarted whether a setting waits
+	// for that or not, if it has a name.
+	RestartNow Member
+	// Reinitialize has this unit's member throw its data away and copy the primary's.
+	Reinitialize bool
 	// Synchronous is how commits are confirmed; unknown is no wish.
 	Synchronous Known[Synchronous]
-	// Successor is the member that is to be the primary in this unit's place, if it
-	// has a name.
+	// Successor is the member that is to be the primary in the place of the one that
+	// is, if it has a name.
 	Successor Member
 	// REST is the password that Patroni wants for what changes something.
 	REST Redacted

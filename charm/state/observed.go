@@ -213,6 +213,7 @@ type Local struct {
 	State         string // running, starting, stopped, ...
 	ServerVersion string // 17.5; "" until the server runs
 	ConfigTag     string // which patroni.yml is loaded: see patroni.Config
+	Started       string // when the server was started; "" while it does not run
 }
 
 // Primary tells whether the member takes writes.
@@ -244,6 +245,27 @@ func (m Member) Running() bool { return m.State == "running" || m.State == "stre
 func (m Member) CatchingUp() bool {
 	lag, known := m.Lag.Get()
 	return m.Role != "leader" && m.State != "streaming" && (!known || lag > 0)
+}
+
+// Synchronous tells whether the member has every commit that was confirmed, or is
+// one of those of whom enough have.
+func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
+
+// SucceedsBetterThan tells whether the member would be the better primary: one that
+// has every commit, then the one with the lowest lag. A member without a name is
+// nobody.
+func (m Member) SucceedsBetterThan(other Member) bool {
+	switch {
+	case !m.Running() || m.CatchingUp():
+		return false
+	case other.Name == "":
+		return true
+	case m.Synchronous() != other.Synchronous():
+		return m.Synchronous()
+	}
+	mine, _ := m.Lag.Get()
+	others, _ := other.Lag.Get()
+	return mine < others
 }
 
 // Member returns the member of that name.

@@ -263,3 +263,155 @@ func TestSetPasswordKilled(t *testing.T) {
 		t.Error("too few kills: the test proves nothing")
 	}
 }
+
+// TestActions runs each action where it can run and where it must refuse, first
+// with three units and then with one.
+func TestActions(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(3)
+	w.settle(3)
+	first, second, third := app+"/0", app+"/1", app+"/2"
+	w.lead(second)
+	w.psql(first, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
+
+	t.Run("promote-to-primary", func(t *testing.T) {
+		w := w.in(t)
+		w.refused(third, "promote-to-primary", nil, "Scope should be either cluster or unit")
+		w.refused(third, "promote-to-primary", map[string]any{"scope": "cluster"}, "replication between clusters")
+		w.refused(third, "promote-to-primary", map[string]any{"scope": "unit", "force": true}, "Superfluous force flag with unit scope")
+		w.eventually("a replica that has every commit", func() bool {
+			members, _ := w.act(second, "status", nil).Results["members"].(map[string]any)
+			me, _ := members["postgresql-k8s-2"].(map[string]any)
+			return me["sync"] == "quorum" || me["sync"] == "sync"
+		})
+		begin := time.Now()
+		a := w.act(third, "promote-to-primary", map[string]any{"scope": "unit"})
+		t.Logf("it took %v: %v %q", time.Since(begin).Round(time.Millisecond), a.Results, a.Log)
+		if a.Results["primary"] != third || a.Results["seconds"] == "" || len(a.Log) < 2 {
+			t.Errorf("it says %v, %q", a.Results, a.Log)
+		}
+		if primary := w.act(second, "get-primary", nil).Results["primary"]; primary != third {
+			t.Errorf("the primary is %s", primary)
+		}
+		w.psql(first, "INSERT INTO kept VALUES (2)")
+		if a := w.act(third, "promote-to-primary", map[string]any{"scope": "unit"}); a.Results["primary"] != third {
+			t.Errorf("on the primary it says %v", a.Results)
+		}
+		w.settle(3)
+	})
+
+	t.Run("status", func(t *testing.T) {
+		w := w.in(t)
+		w.eventually("all members to be well", func() bool {
+			return w.act(second, "status", nil).Results["problems-count"] == "0"
+		})
+		a := w.act(second, "status", nil)
+		t.Logf("\n%s", a.Results["table"])
+		members, _ := a.Results["members"].(map[string]any)
+		primary, _ := members["postgresql-k8s-2"].(map[string]any)
+		if len(members) != 3 || primary["role"] != "primary" || primary["unit"] != third || primary["timeline"] != "2" {
+			t.Errorf("it says %v", a.Results)
+		}
+		if endpoints, _ := a.Results["endpoints"].(map[string]any); !strings.HasSuffix(fmt.Sprint(endpoints["primary"]), ":5432") {
+			t.Errorf("the endpoints are %v", endpoints)
+		}
+		if a := w.act(first, "status", nil); !strings.Contains(fmt.Sprint(a.Results["relations"]), "juju run "+app+"/leader status") {
+			t.Errorf("elsewhere than on the leader it says %v", a.Results["relations"])
+		}
+	})
+
+	t.Run("restart", func(t *testing.T) {
+		w := w.in(t)
+		w.refused(first, "restart", nil, "The action can be run only on leader unit")
+		started := map[string]string{}
+		look := func(unit string) string {
+			out, err := w.loginAs(unit, "localhost", "operator", w.passwords()["operator-password"], "SELECT pg_postmaster_start_time()")
+			w.must(err)
+			return out
+		}
+		for _, unit := range []string{first, second, third} {
+			started[unit] = look(unit)
+		}
+		begin := time.Now()
+		a := w.act(second, "restart", nil)
+		t.Logf("it took %v: %v %q", time.Since(begin).Round(time.Millisecond), a.Results, a.Log)
+		if a.Results["restarted"] != strings.Join([]string{first, second, third}, ",") {
+			t.Errorf("it says %v", a.Results)
+		}
+		for _, unit := range []string{first, second, third} {
+			if look(unit) == started[unit] {
+				t.Errorf("the server of %s was not restarted", unit)
+			}
+		}
+		w.psql(first, "INSERT INTO kept VALUES (3)")
+		w.settle(3)
+	})
+
+	t.Run("reinitialize", func(t *testing.T) {
+		w := w.in(t)
+		primary := fmt.Sprint(w.act(second, "get-primary", nil).Results["primary"])
+		replica := map[bool]string{true: first, false: second}[primary != first]
+		w.refused(replica, "reinitialize", nil, "juju run "+replica+" reinitialize confirm="+replica)
+		w.refused(replica, "reinitialize", map[string]any{"confirm": primary}, "confirm="+replica)
+		w.refused(primary, "reinitialize", map[string]any{"confirm": primary}, "this unit is the primary")
+		begin := time.Now()
+		a := w.act(replica, "reinitialize", map[string]any{"confirm": replica})
+		t.Logf("it took %v: %v %q", time.Since(begin).Round(time.Millisecond), a.Results, a.Log)
+		w.settle(3)
+		w.eventually("the replica to have the data", func() bool {
+			out, err := w.loginAs(replica, "localhost", "operator", w.passwords()["operator-password"], "SELECT string_agg(n::text, ',' ORDER BY n) FROM kept")
+			return err == nil && out == "1,2,3"
+		})
+	})
+
+	t.Run("report", func(t *testing.T) {
+		w := w.in(t)
+		for _, unit := range []string{first, second} {
+			text := fmt.Sprint(w.act(unit, "report", nil).Results["report"])
+			if !strings.Contains(text, `"postgresql-k8s-1"`) || !strings.Contains(text, `"layer"`) || len(text) < 1000 {
+				t.Errorf("the report of %s is %s", unit, text)
+			}
+			for user, password := range w.passwords() {
+				if strings.Contains(text, password) || strings.Contains(text, "SCRAM-SHA-256") {
+					t.Errorf("the report of %s has the %s", unit, user)
+				}
+			}
+			t.Logf("the report of %s has %d bytes", unit, len(text))
+		}
+	})
+
+}
+
+// in is the same world for a part of a test.
+func (w *world) in(t *testing.T) *world {
+	part := *w
+	part.t = t
+	return &part
+}
+
+// TestActionsAlone runs the actions on a unit without others.
+func TestActionsAlone(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(1)
+	w.settle(1)
+	unit := app + "/0"
+	if a := w.act(unit, "promote-to-primary", map[string]any{"scope": "unit"}); !slices.Contains(a.Log, "This unit is the primary already.") {
+		t.Errorf("the only unit says %v, %q", a.Results, a.Log)
+	}
+	w.refused(unit, "reinitialize", map[string]any{"confirm": unit}, "this unit is the primary")
+	started := w.psql(unit, "SELECT pg_postmaster_start_time()")
+	a := w.act(unit, "restart", nil)
+	t.Logf("restart: %v %q", a.Results, a.Log)
+	if now := w.psql(unit, "SELECT pg_postmaster_start_time()"); a.Results["restarted"] != unit || now == started {
+		t.Errorf("restart says %v; the server was started %s, then %s", a.Results, started, now)
+	}
+	w.settle(1)
+	a = w.act(unit, "status", nil)
+	t.Logf("\n%s", a.Results["table"])
+	if a.Results["problems-count"] != "0" {
+		t.Errorf("status says %v", a.Results)
+	}
+	if text := fmt.Sprint(w.act(unit, "report", nil).Results["report"]); !strings.Contains(text, "postgresql-k8s-0") {
+		t.Errorf("the report is %s", text)
+	}
+}

@@ -1,0 +1,83 @@
+package actions
+
+import (
+	"fmt"
+	"time"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// promote makes this unit's member the primary, by a switchover: the old primary
+// stops in an orderly way, no commit is lost. It is over when that has happened.
+var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "force"},
+	Begin: func(obs state.Observed) (Task, error) {
+		switch scope := obs.Params["scope"].Reveal(); {
+		case scope == "cluster":
+			return nil, refusal("scope=cluster is for replication between clusters, which this revision of the charm does not have")
+		case scope != "unit":
+			return nil, refusal("Scope should be either cluster or unit")
+		case obs.Params["force"] == "true":
+			return nil, refusal("Superfluous force flag with unit scope")
+		case obs.Leaving:
+			return nil, refusal("this unit is on its way out")
+		}
+		cluster, primary, err := members(obs)
+		if err != nil {
+			return nil, err
+		}
+		me, _ := cluster.Member(obs.Unit.Pod())
+		if primary.Name == me.Name {
+			return answered(Progress{Log: "This unit is the primary already.", Results: promoted(obs.Unit, 0)}), nil
+		}
+		// Without synchronous replication no replica is known to have every commit; then
+		// Patroni lets one take over that has them all once the primary has stopped.
+		if mode := cluster.Dynamic["synchronous_mode"]; mode != nil && mode != false && mode != "off" && !me.Synchronous() {
+			return nil, refusal(fmt.Sprintf("Unit is not sync standby: it may lack commits; it is a %s, %s; try again when status shows it synchronous", me.Role, me.State))
+		}
+		if !well(me) {
+			return nil, refusal(fmt.Sprintf("this unit's member does not follow the primary: it is %s", me.State))
+		}
+		asked := false
+		return func(view View, want *state.Desired) Progress {
+			if view.Failed != nil {
+				return Progress{Failure: refusal(fmt.Sprintf("Switchover failed or timed out, check the logs for details: %v", view.Failed))}
+			}
+			now, _ := view.Cluster.Get()
+			if asked && now.Local.Primary() {
+				if p, ok := now.Primary(); ok && p.Name == me.Name {
+					return Progress{Done: true, Results: promoted(view.Unit, view.Took)}
+				}
+			}
+			if view.Took > limit {
+				return Progress{Failure: refusal(fmt.Sprintf("Switchover failed or timed out, check the logs for details: after %s the primary is not this unit", limit))}
+			}
+			if !asked {
+				asked, want.Successor = true, me
+				return Progress{Log: "asking " + primary.Name + " to hand over to " + me.Name}
+			}
+			return Progress{Log: handingOver(now, primary.Name, me.Name)}
+		}, nil
+	}}
+
+func promoted(unit state.Unit, took time.Duration) map[string]string {
+	return map[string]string{"primary": unit.Name, "seconds": seconds(took)}
+}
+
+// handingOver says how far a switchover is.
+func handingOver(cluster state.Cluster, from, to string) string {
+	holder := ""
+	for _, m := range cluster.Members {
+		if m.Role == "leader" {
+			holder = m.Name
+		}
+	}
+	switch holder {
+	case from:
+		return from + " stops"
+	case to:
+		return to + " is being promoted"
+	case "":
+		return from + " has stopped; nobody has the lock yet"
+	}
+	return holder + " has the lock"
+}

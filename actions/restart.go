@@ -1,0 +1,137 @@
+package actions
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// restart restarts PostgreSQL on all units, one after the other: the replicas
+// first, each when the one before follows again. The primary hands over to one of
+// them, which restarts its server, too; alone it is restarted in place. Whoever
+// restarts the servers for changed settings is the leader, and so it is here.
+var restart = Action{Name: "restart", Begin: func(obs state.Observed) (Task, error) {
+	if !obs.Leader {
+		return nil, notLeader(obs)
+	}
+	if obs.Leaving {
+		return nil, refusal("this unit is on its way out: run the action on the next leader")
+	}
+	cluster, primary, err := members(obs)
+	if err != nil {
+		return nil, err
+	}
+	if ill := unwell(cluster, nil); ill != "" {
+		return nil, refusal(ill + ": nothing was restarted; the others must stay until it is well")
+	}
+	r := &rolling{primary: primary.Name, done: map[string]bool{}}
+	return r.ask, nil
+}}
+
+// rolling is a restart of all members.
+type rolling struct {
+	primary   string // at the beginning
+	successor string // to whom it hands over, once it does
+	current   string // whose restart was wished in the pass before
+	done      map[string]bool
+	order     []string
+	since     time.Duration // of the last progress
+}
+
+// unwell says which member does not run or follow; of those named, or of all.
+func unwell(cluster state.Cluster, names map[string]bool) string {
+	for _, m := range cluster.Members {
+		if (names == nil || names[m.Name]) && !well(m) {
+			return m.Name + " is " + m.State
+		}
+	}
+	for name := range names {
+		if _, there := cluster.Member(name); !there {
+			return name + " is not there"
+		}
+	}
+	return ""
+}
+
+func (r *rolling) ask(view View, want *state.Desired) Progress {
+	want.Restart = state.Member{} // those that settings wait for are among them
+	if view.Failed != nil {
+		return r.failed(view.Failed.Error())
+	}
+	if r.current != "" {
+		r.finished(r.current, view.Took)
+		r.current = ""
+	}
+	cluster, _ := view.Cluster.Get()
+	primary, ok := cluster.Primary()
+	waiting := unwell(cluster, r.done)
+	switch {
+	case !ok:
+		waiting = "there is no primary"
+	case r.successor != "" && primary.Name != r.successor:
+		waiting = handingOver(cluster, r.primary, r.successor)
+	case r.successor != "" && !r.done[r.primary]:
+		r.finished(r.primary, view.Took) // it is up again as a replica when it is well
+		return Progress{}
+	}
+	if waiting != "" {
+		if view.Took-r.since > limit {
+			return r.failed(fmt.Sprintf("after %s: %s", limit, waiting))
+		}
+		return Progress{Log: "waiting: " + waiting}
+	}
+	next, isPrimary, ok := r.next(cluster, primary)
+	if !ok {
+		return Progress{Done: true, Results: map[string]string{"restarted": strings.Join(r.order, ","), "seconds": seconds(view.Took)}}
+	}
+	if isPrimary {
+		if successor := best(cluster, primary.Name); successor.Name != "" {
+			r.successor, r.since, want.Successor = successor.Name, view.Took, successor
+			return Progress{Log: primary.Name + " hands over to " + successor.Name + ", and restarts"}
+		}
+	}
+	r.current, want.RestartNow = next.Name, next
+	return Progress{Log: "restarting " + next.Name}
+}
+
+func (r *rolling) finished(name string, took time.Duration) {
+	r.done[name], r.order, r.since = true, append(r.order, state.UnitName(name)), took
+}
+
+func (r *rolling) failed(why string) Progress {
+	restarted := strings.Join(r.order, ", ")
+	if restarted == "" {
+		restarted = "none"
+	}
+	return Progress{Failure: refusal(fmt.Sprintf("%s; restarted before: %s; the others are as they were", why, restarted))}
+}
+
+// next is the member to be restarted: the replicas by name, then the primary. What
+// joined meanwhile has just been started.
+func (r *rolling) next(cluster state.Cluster, primary state.Member) (next state.Member, isPrimary, ok bool) {
+	left := map[string]state.Member{}
+	for _, m := range cluster.Members {
+		if !r.done[m.Name] && m.Name != primary.Name && r.successor == "" {
+			left[m.Name] = m
+		}
+	}
+	if names := slices.Sorted(maps.Keys(left)); len(names) > 0 {
+		return left[names[0]], false, true
+	}
+	return primary, true, !r.done[primary.Name]
+}
+
+// best is the replica that is to succeed the primary.
+func best(cluster state.Cluster, primary string) state.Member {
+	var successor state.Member
+	for _, m := range cluster.Members {
+		if m.Name != primary && m.SucceedsBetterThan(successor) {
+			successor = m
+		}
+	}
+	return successor
+}
