@@ -74,9 +74,11 @@ func (r *rolling) ask(view View, want *state.Desired) Progress {
 		waiting = "there is no primary"
 	case r.successor != "" && primary.Name != r.successor:
 		waiting = handingOver(cluster, r.primary, r.successor)
-	case r.successor != "" && !r.done[r.primary]:
-		r.finished(r.primary, view.Took) // it is up again as a replica when it is well
-		return Progress{}
+	case r.successor != "":
+		// The old primary comes back by itself. What clients are told of the new one
+		// reaches them only when the action is over: there is nothing to wait for.
+		r.finished(r.primary, view.Took)
+		return r.over(view.Took)
 	}
 	if waiting != "" {
 		if view.Took-r.since > limit {
@@ -86,7 +88,7 @@ func (r *rolling) ask(view View, want *state.Desired) Progress {
 	}
 	next, isPrimary, ok := r.next(cluster, primary)
 	if !ok {
-		return Progress{Done: true, Results: map[string]string{"restarted": strings.Join(r.order, ","), "seconds": seconds(view.Took)}}
+		return r.over(view.Took)
 	}
 	if isPrimary {
 		if successor := best(cluster, primary.Name); successor.Name != "" {
@@ -102,6 +104,10 @@ func (r *rolling) finished(name string, took time.Duration) {
 	r.done[name], r.order, r.since = true, append(r.order, state.UnitName(name)), took
 }
 
+func (r *rolling) over(took time.Duration) Progress {
+	return Progress{Done: true, Results: map[string]string{"restarted": strings.Join(r.order, ","), "seconds": seconds(took)}}
+}
+
 func (r *rolling) failed(why string) Progress {
 	restarted := strings.Join(r.order, ", ")
 	if restarted == "" {
@@ -115,7 +121,7 @@ func (r *rolling) failed(why string) Progress {
 func (r *rolling) next(cluster state.Cluster, primary state.Member) (next state.Member, isPrimary, ok bool) {
 	left := map[string]state.Member{}
 	for _, m := range cluster.Members {
-		if !r.done[m.Name] && m.Name != primary.Name && r.successor == "" {
+		if !r.done[m.Name] && m.Name != primary.Name {
 			left[m.Name] = m
 		}
 	}

@@ -152,15 +152,15 @@ func setRelationPassword(obs state.Observed, user, relation, request string, giv
 		case view.Failed != nil:
 			return Progress{Failure: fmt.Errorf("cannot change the password: %w", view.Failed)}
 		}
+		client, recorded := want.Clients[id]
+		if !recorded {
+			return Progress{Failure: fmt.Errorf("relation %d is not served now: look at status, and try again", id)}
+		}
 		content, err := withRelationPassword(secret.Content, user, password)
 		if err != nil {
 			return Progress{Failure: err}
 		}
 		want.Secrets = append(want.Secrets, state.SecretWish{Label: label, Content: content})
-		if want.Clients == nil {
-			want.Clients = map[int]state.Client{}
-		}
-		client := want.Clients[id]
 		client.Digest = state.PendingDigest
 		want.Clients[id], want.Again = client, true
 		return Progress{Log: "replacing the password of " + user + " in secret " + label}

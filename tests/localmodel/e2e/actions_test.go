@@ -264,6 +264,86 @@ func TestSetPasswordKilled(t *testing.T) {
 	}
 }
 
+// TestSetRelationPassword rotates the password of a client that follows its secret,
+// and kills the charm at the calls of that.
+func TestSetRelationPassword(t *testing.T) {
+	stride, err := strconv.Atoi(fromEnv("LOCALMODEL_STRIDE", "10"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClients(t)
+	c.deploy(1)
+	c.settle(1)
+	client, plain := c.stub("follows"), c.stub("plain")
+	c.ask(client, v0("follows"))
+	c.ask(plain, map[string]string{"database": "plain"})
+	id, other := c.relate(client), c.relate(plain)
+	c.credentials(client)
+	c.soon("the plain reply", func() bool { return c.must1(plain.Answer())["password"] != "" })
+	c.refused(unit0, "set-password", map[string]any{"username": fmt.Sprint("relation_id_", other)}, "plain text")
+	c.refused(unit0, "set-password", map[string]any{"username": fmt.Sprint("relation_id_", id, "_00aa")}, "has no secret")
+	user, before := fmt.Sprint("relation_id_", id), len(c.done())
+
+	open := make(chan error, 1)
+	go func() { open <- c.tryLogin(c.credentials(client)["uris"], "SELECT pg_sleep(3)") }()
+	time.Sleep(300 * time.Millisecond)
+	old := c.credentials(client)
+	begin := time.Now()
+	result := c.act(unit0, "set-password", map[string]any{"username": user}).Results["password"]
+	reply := c.credentials(client)
+	if reply["password"] != result || reply["password"] == old["password"] || reply["uris"] == old["uris"] {
+		t.Errorf("the client's secret has not changed with the result")
+	}
+	c.soon("the server to accept it", func() bool { return c.tryLogin(reply["uris"], "SELECT 1") == nil })
+	t.Logf("the server accepted it after %v", time.Since(begin).Round(time.Millisecond))
+	if err := c.tryLogin(old["uris"], "SELECT 1"); err == nil {
+		t.Error("the old password is still good")
+	}
+	if err := <-open; err != nil {
+		t.Errorf("a session did not live on: %v", err)
+	}
+	c.quiet()
+
+	kills := 0
+	for n := 1; ; n += stride {
+		var mu sync.Mutex
+		calls := 0
+		c.mu.Lock()
+		c.fault = func(string, string) localmodel.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			if calls++; calls == n {
+				return []localmodel.Fault{localmodel.KillBefore, localmodel.KillAfter}[kills%2]
+			}
+			return localmodel.NoFault
+		}
+		c.mu.Unlock()
+		a, err := c.tryAct(unit0, "set-password", map[string]any{"username": user})
+		c.must(err)
+		c.soon("the server to accept what the secret shows", func() bool {
+			return c.tryLogin(c.credentials(client)["uris"], "INSERT INTO kept VALUES (1)") == nil || c.tryLogin(c.credentials(client)["uris"], "CREATE TABLE IF NOT EXISTS kept (n int)") == nil
+		})
+		c.quiet()
+		reply := c.credentials(client)
+		c.login(reply["uris"], "INSERT INTO kept VALUES (2)")
+		if a.Status == "completed" && a.Results["password"] != reply["password"] {
+			t.Errorf("killed at call %d: the action says another password than the secret", n)
+		}
+		mu.Lock()
+		survived := calls < n
+		mu.Unlock()
+		if survived {
+			break
+		}
+		kills++
+	}
+	t.Logf("killed %d times", kills)
+	if kills < 3 {
+		t.Error("too few kills: the test proves nothing")
+	}
+	c.wantNoFailure(before)
+}
+
 // TestActions runs each action where it can run and where it must refuse, first
 // with three units and then with one.
 func TestActions(t *testing.T) {
@@ -339,9 +419,10 @@ func TestActions(t *testing.T) {
 			t.Errorf("it says %v", a.Results)
 		}
 		for _, unit := range []string{first, second, third} {
-			if look(unit) == started[unit] {
-				t.Errorf("the server of %s was not restarted", unit)
-			}
+			w.eventually("the server of "+unit+" to be up again", func() bool {
+				now, err := w.loginAs(unit, "localhost", "operator", w.passwords()["operator-password"], "SELECT pg_postmaster_start_time()")
+				return err == nil && now != started[unit]
+			})
 		}
 		w.psql(first, "INSERT INTO kept VALUES (3)")
 		w.settle(3)
