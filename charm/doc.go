@@ -16,8 +16,13 @@
 //
 //   - Deletion is a wish, not an omission. Who wishes nothing drops nothing.
 //   - Unknown is not empty: a diff against an unknown gives no steps.
-//   - Commit before use: a password that this dispatch made is put to use only
-//     when Juju has it, in a later dispatch.
+//   - Commit before use: a password that this dispatch made or replaced is put to
+//     use only when Juju has it, in a later dispatch. Then whoever can compares what
+//     a server accepts with what the secret shows; for the system users that is the
+//     primary's unit, whose local socket no password locks.
+//   - An action is asked in every pass, like a handler, until it is done: it only
+//     wishes. What it publishes reaches others when it is over, so it does not wait
+//     for what comes by itself.
 //   - What does not work is not advertised: a handler wishes a databag only on
 //     facts that were observed, so that takes one pass more than the work itself.
 //   - A second dispatch right after a first makes no step and writes nothing.

@@ -12,19 +12,16 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
-// userPrefix begins the name of every user of a relation.
-const userPrefix = "relation_id_"
-
 // UserName is upstream's, on which clean-up after a refresh depends; several
 // requests of one relation have a user each.
 func UserName(relation int, request string) string {
 	if request == "" {
-		return fmt.Sprintf("%s%d", userPrefix, relation)
+		return fmt.Sprintf("%s%d", state.RelationUser, relation)
 	}
-	return fmt.Sprintf("%s%d_%s", userPrefix, relation, request)
+	return fmt.Sprintf("%s%d_%s", state.RelationUser, relation, request)
 }
 
-var userOf = regexp.MustCompile(`^` + userPrefix + `(\d+)(_[0-9A-Za-z]+)?$`)
+var userOf = regexp.MustCompile(`^` + state.RelationUser + `(\d+)(_[0-9A-Za-z]+)?$`)
 
 // RelationOf returns the relation that a role of the catalog was made for, if it
 // is the user of one.
@@ -114,5 +111,5 @@ func ValidName(name string) bool {
 	}
 	lower := strings.ToLower(name)
 	return !slices.Contains(reserved, lower) && !strings.HasPrefix(lower, "pg_") &&
-		!strings.HasPrefix(lower, userPrefix) && !strings.HasPrefix(lower, "charmed_")
+		!strings.HasPrefix(lower, state.RelationUser) && !strings.HasPrefix(lower, "charmed_")
 }

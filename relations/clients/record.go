@@ -78,7 +78,7 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 const atOnce = 50
 
 // Pending is the digest of a relation that has not got all of its reply.
-const Pending = "pending"
+const Pending = state.PendingDigest
 
 // Digest stands for what a relation was told, in its record.
 func Digest(parts ...string) string {

@@ -2,7 +2,6 @@ package database
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -199,10 +198,6 @@ func provide(obs state.Observed, want *state.Desired, catalog state.Catalog, rep
 	return served, secrets
 }
 
-// secretLabel is the libraries' own, so that each finds what another has made.
 func secretLabel(relation int, request, group string) string {
-	if request == "" {
-		return fmt.Sprintf("%s.%d.%s.secret", state.DatabaseEndpoint, relation, group)
-	}
-	return fmt.Sprintf("%s.%d.%s.%s.secret", state.DatabaseEndpoint, relation, request, group)
+	return state.ClientSecret(state.DatabaseEndpoint, relation, request, group)
 }
