@@ -37,7 +37,8 @@ type View struct {
 	state.Observed
 	// Took is how long the action has been running.
 	Took time.Duration
-	// Failed is why steps of the pass before have failed.
+	// Failed is why what the action wished of the members in the pass before was not
+	// done. What it wishes of Juju never fails alone: the whole dispatch does.
 	Failed error
 }
 
@@ -81,6 +82,19 @@ func answered(p Progress) Task {
 
 // limit is how long an action waits for one thing to happen.
 const limit = 60 * time.Second
+
+// bounded is a task that fails when it is not done in time.
+func bounded(task Task) Task {
+	return func(view View, want *state.Desired) Progress {
+		before := *want
+		progress := task(view, want)
+		if !progress.Done && progress.Failure == nil && view.Took > limit {
+			*want = before
+			progress.Failure = refusal(fmt.Sprintf("it was not done within %s; look at the unit's log, and try again", limit))
+		}
+		return progress
+	}
+}
 
 // members returns the cluster and its primary, or why there is none to work with.
 func members(obs state.Observed) (state.Cluster, state.Member, error) {

@@ -1,10 +1,10 @@
 package actions
 
 import (
-	"errors"
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -175,11 +175,14 @@ func TestSetPasswordOfEqualPasswords(t *testing.T) {
 	}
 }
 
-func TestSetPasswordFails(t *testing.T) {
+func TestSetPasswordDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	obs := leading("set-password", map[string]state.Redacted{"password": "mine"})
-	progress, _ := pass(begin(t, setPassword, obs), obs, 0, errors.New("no such container"))
-	failsWith(t, progress.Failure, "cannot change the password: no such container")
+	progress, want := pass(begin(t, setPassword, obs), obs, 2*time.Minute, nil)
+	failsWith(t, progress.Failure, "it was not done within 1m0s")
+	if len(want.Secrets) > 0 {
+		t.Error("it failed, and wishes something all the same")
+	}
 }
 
 func TestSetPasswordOfARelation(t *testing.T) {

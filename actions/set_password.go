@@ -91,7 +91,7 @@ func setSystemPassword(obs state.Observed, user string, given state.Redacted) (T
 	if given != "" && given == passwords[key] {
 		return answered(Progress{Log: "The old and new passwords are equal.", Results: map[string]string{"password": given.Reveal()}}), nil
 	}
-	return func(view View, want *state.Desired) Progress {
+	return bounded(func(view View, want *state.Desired) Progress {
 		password, ready := replacement(view, want, given)
 		if !ready {
 			return Progress{}
@@ -99,9 +99,7 @@ func setSystemPassword(obs state.Observed, user string, given state.Redacted) (T
 		if view.Secrets[label].Saved[key] == password {
 			return Progress{Done: true, Results: map[string]string{"password": password.Reveal()}}
 		}
-		if view.Failed != nil {
-			return Progress{Failure: fmt.Errorf("cannot change the password: %w", view.Failed)}
-		}
+		want.Secrets = slices.Clone(want.Secrets)
 		for i, wish := range want.Secrets {
 			if wish.Label == label && wish.Content != nil {
 				want.Secrets[i].Content = maps.Clone(wish.Content)
@@ -109,7 +107,7 @@ func setSystemPassword(obs state.Observed, user string, given state.Redacted) (T
 			}
 		}
 		return Progress{Log: "replacing the password of " + user + " in secret " + label}
-	}, nil
+	}), nil
 }
 
 // relationUser are the names that the relations' handlers give.
@@ -128,7 +126,7 @@ func setRelationPassword(obs state.Observed, user, relation, request string, giv
 		return nil, fmt.Errorf("there is no relation %d with a client application: juju status --relations shows the applications, and status of %s/leader the numbers", id, obs.Unit.App)
 	}
 	label := state.ClientSecret(r.Endpoint, id, request, "user")
-	return func(view View, want *state.Desired) Progress {
+	return bounded(func(view View, want *state.Desired) Progress {
 		r, _ := view.Relations.ByID(id)
 		secret, read := view.Secrets[label]
 		switch {
@@ -149,8 +147,6 @@ func setRelationPassword(obs state.Observed, user, relation, request string, giv
 			return Progress{}
 		case secret.Saved["password"] == password:
 			return Progress{Done: true, Results: map[string]string{"password": password.Reveal()}}
-		case view.Failed != nil:
-			return Progress{Failure: fmt.Errorf("cannot change the password: %w", view.Failed)}
 		}
 		client, recorded := want.Clients[id]
 		if !recorded {
@@ -161,10 +157,10 @@ func setRelationPassword(obs state.Observed, user, relation, request string, giv
 			return Progress{Failure: err}
 		}
 		want.Secrets = append(want.Secrets, state.SecretWish{Label: label, Content: content})
-		client.Digest = state.PendingDigest
+		want.Clients, client.Digest = maps.Clone(want.Clients), state.PendingDigest
 		want.Clients[id], want.Again = client, true
 		return Progress{Log: "replacing the password of " + user + " in secret " + label}
-	}, nil
+	}), nil
 }
 
 // withRelationPassword is the content of a relation's secret with another password,

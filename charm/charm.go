@@ -105,7 +105,8 @@ type Outcome struct {
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
 	start, settled, published := c.Now(), c.Now(), false
-	var action running
+	first := 0 // passes that the loop's bounds do not count
+	action := running{since: start}
 	for {
 		out.Passes++
 		obs, err := c.observe(ctx, &out)
@@ -114,12 +115,12 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		}
 		want := Desire(c.Handlers, obs)
 		if out.Passes == 1 && obs.Event.Action != "" {
-			if action, err = c.begin(ctx, obs); err != nil {
+			if action.task, err = c.begin(ctx, obs); err != nil {
 				return out, err
 			}
 		}
 		if action.task != nil {
-			if err := c.ask(ctx, &action, actions.View{Observed: obs, Took: c.Now().Sub(start), Failed: action.failed}, &want); err != nil {
+			if err := c.ask(ctx, &action, actions.View{Observed: obs, Took: c.Now().Sub(action.since), Failed: action.failed}, &want); err != nil {
 				return out, err
 			}
 		}
@@ -133,14 +134,15 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 			if ctx.Err() != nil {
 				return out, fmt.Errorf("cannot finish the action in time: %w", ctx.Err())
 			}
-			if action.failed = failed; did.steps+did.looks == 0 || failed != nil {
+			if action.failed = did.asked; did.steps+did.looks == 0 || failed != nil {
 				c.Sleep(ctx, poll)
 			}
+			start, first = c.Now(), out.Passes
 			continue
 		}
 		if failed != nil {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
-		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes < maxPasses && !(did.published && want.Soon()) {
+		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes-first < maxPasses && !(did.published && want.Soon()) {
 			continue
 		}
 		out.Status = want.Status()
@@ -151,7 +153,7 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 			settled = c.Now().Add(did.settles)
 		}
 		soon := want.Soon() || c.Now().Before(settled)
-		over := out.Passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
+		over := out.Passes-first >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here.
 		again := want.Again || soon && !over && published
@@ -176,21 +178,22 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 // running is the action that Juju runs, until it is done.
 type running struct {
 	task   actions.Task // nil when there is none
-	log    string       // what was told last
-	failed error        // steps of the pass before
+	since  time.Time
+	log    string // what was told last
+	failed error  // what it has asked for in the pass before
 }
 
 // begin returns the action of the event, unless that refuses to run.
-func (c *Charm) begin(ctx context.Context, obs state.Observed) (running, error) {
+func (c *Charm) begin(ctx context.Context, obs state.Observed) (actions.Task, error) {
 	i := slices.IndexFunc(c.Actions, func(a actions.Action) bool { return a.Name == obs.Event.Action })
 	if i < 0 {
-		return running{}, c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
+		return nil, c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
 	}
 	task, err := c.Actions[i].Begin(obs)
 	if err != nil {
-		return running{}, c.Model.Answer(ctx, nil, err)
+		return nil, c.Model.Answer(ctx, nil, err)
 	}
-	return running{task: task}, nil
+	return task, nil
 }
 
 // ask lets the action add to the wishes, and answers when it is done.
@@ -253,6 +256,7 @@ type done struct {
 	steps, looks int
 	settles      time.Duration // the slowest step's
 	published    bool          // a step of the model, which Juju has yet to commit
+	asked        error         // why what an action asked for was not done
 }
 
 // apply returns what was done, and the first failure of a system other than the
@@ -278,17 +282,20 @@ func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desire
 func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did *done) error {
 	_, independent := s.(Independent)
 	var failed error
-	for _, step := range steps {
+	for i, step := range steps {
 		_, look := step.(state.Look)
 		if !look {
 			c.Log.InfoContext(ctx, step.String(), "system", s.Name())
 		}
 		if err := s.Apply(ctx, step); err != nil {
 			failed = errors.Join(failed, err)
-			if !independent {
-				return failed
+			if independent {
+				continue
 			}
-			continue
+			if slices.ContainsFunc(steps[i:], func(s state.Step) bool { _, asked := s.(state.Asked); return asked }) {
+				did.asked = errors.Join(did.asked, err)
+			}
+			return failed
 		}
 		if slow, ok := step.(state.Slow); ok {
 			did.settles = max(did.settles, slow.Settles())

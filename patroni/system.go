@@ -96,6 +96,15 @@ type Reinitialize struct {
 // String implements state.Step.
 func (r Reinitialize) String() string { return "reinitialize " + r.Name }
 
+// Asked implements state.Asked.
+func (RestartNow) Asked() {}
+
+// Asked implements state.Asked.
+func (Reinitialize) Asked() {}
+
+// Asked implements state.Asked.
+func (Switchover) Asked() {}
+
 // Settles implements state.Slow: Patroni looks again in its next loop.
 func (Restart) Settles() time.Duration { return settle }
 

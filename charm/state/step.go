@@ -18,3 +18,10 @@ type Slow interface {
 	Step
 	Settles() time.Duration
 }
+
+// Asked is a step that somebody has asked for and waits for: its failure, or that
+// of a step before it, is the answer.
+type Asked interface {
+	Step
+	Asked()
+}

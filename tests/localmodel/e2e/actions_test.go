@@ -267,7 +267,7 @@ func TestSetPasswordKilled(t *testing.T) {
 // TestSetRelationPassword rotates the password of a client that follows its secret,
 // and kills the charm at the calls of that.
 func TestSetRelationPassword(t *testing.T) {
-	stride, err := strconv.Atoi(fromEnv("LOCALMODEL_STRIDE", "10"))
+	stride, err := strconv.Atoi(fromEnv("LOCALMODEL_STRIDE", "20"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +341,11 @@ func TestSetRelationPassword(t *testing.T) {
 	if kills < 3 {
 		t.Error("too few kills: the test proves nothing")
 	}
-	c.wantNoFailure(before)
+	for _, d := range c.done()[before:] { // of an action Juju says that it failed when it was killed
+		if d.Outcome != "committed" && !strings.HasSuffix(d.Outcome, "killed") {
+			t.Errorf("%s %s", d.Hook, d.Outcome)
+		}
+	}
 }
 
 // TestActions runs each action where it can run and where it must refuse, first
