@@ -112,8 +112,8 @@ func TestSetPasswordCrashes(t *testing.T) {
 						now = setPassword(user)
 					}
 					l := w.dispatch(unit, now, map[bool]int{true: fuse}[unit == victim && !crashed], false)
-					if l.err != nil || strings.Contains(l.answer, "failure") {
-						t.Fatalf("set-password of %s: %v %s", user, l.err, l.answer)
+					if l.err != nil || strings.Contains(l.answer, "failure") || len(l.rash) > 0 {
+						t.Fatalf("set-password of %s: %v %s; before the commit: %q", user, l.err, l.answer, l.rash)
 					}
 					crashed = crashed || l.crashed
 				}
@@ -270,6 +270,10 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 		l := w.dispatch(unit, now, fuse, r.IntN(8) == 0)
 		if l.err != nil {
 			t.Errorf("a hook failed: %v", l.err)
+			return
+		}
+		if len(l.rash) > 0 {
+			t.Errorf("users got passwords that Juju did not have: %q", l.rash)
 			return
 		}
 		if l.crashed {

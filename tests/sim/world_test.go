@@ -84,6 +84,15 @@ func (w *world) psql(unit int, sql string) error {
 	return nil
 }
 
+// verifiers are those of the system users.
+func (w *world) verifiers() map[string]state.Redacted {
+	all := map[string]state.Redacted{}
+	for _, user := range state.SystemUsers {
+		all[user] = w.catalog.Roles[user].Verifier
+	}
+	return all
+}
+
 // login tells whether the server takes a password for a user.
 func (w *world) login(user string, password state.Redacted) bool {
 	return w.catalog.Roles[user].HasPassword(password)
@@ -441,6 +450,7 @@ type life struct {
 	again   bool     // the charm asked for another dispatch
 	writes  int      // hook tools that write
 	answer  string   // of an action
+	rash    []string // system users who got a password that Juju did not have before
 	text    []string // everything that could be read: logs, argv, steps
 }
 
@@ -483,7 +493,14 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 		Now:      func() time.Time { return now },
 		Sleep:    func(_ context.Context, d time.Duration) { now = now.Add(d) },
 	}
+	verifiers := w.verifiers()
+	before := w.model.byLabel("database-peers." + app + ".app")
 	defer func() {
+		for user, verifier := range w.verifiers() {
+			if verifier != verifiers[user] && (before == nil || !w.login(user, state.Redacted(before.Content[user+"-password"]))) {
+				l.rash = append(l.rash, user)
+			}
+		}
 		l.writes, l.text = h.write, slices.Concat(h.argv, h.logs, steps)
 		if cause := recover(); cause != nil {
 			if _, ok := cause.(crash); !ok {
