@@ -7,6 +7,8 @@
 # finds the server again. The argument is Patroni's configuration.
 
 trap 'stopping=yes; kill -TERM "$patroni" 2>/dev/null' TERM INT
+# The charm has Patroni load its file by this, when its interface has a new password.
+trap 'kill -HUP "$patroni" 2>/dev/null' HUP
 while [ -z "$stopping" ]; do
   patroni "$1" &
   patroni=$!
