@@ -77,13 +77,19 @@ func (Succession) Name() string { return "succession" }
 func (Succession) Desire(obs state.Observed, want *state.Desired) {
 	units, known := obs.Units.Get()
 	cluster, ok := obs.Cluster.Get()
-	if !known || !ok || !obs.Leaving {
+	if !known || !ok || !obs.Leaving || len(units) == 0 || slices.Contains(units, obs.Unit.Name) {
 		return
 	}
-	if primary, ok := cluster.Primary(); !ok || primary.Name != obs.Unit.Pod() {
-		return
+	wait := func(message string) {
+		want.Problem(state.Problem{Severity: state.Maintenance, Message: message, Soon: true})
 	}
-	if slices.Contains(units, obs.Unit.Name) {
+	primary, ok := cluster.Primary()
+	if primary.Name != obs.Unit.Pod() {
+		// The next leader comes up to a minute after this one has gone: until then
+		// nobody could tell clients of another primary.
+		if obs.Leader && (!ok || !slices.Contains(units, state.UnitName(primary.Name))) {
+			wait(state.MessageLastWord)
+		}
 		return
 	}
 	for _, member := range cluster.Members {
@@ -92,6 +98,6 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		}
 	}
 	if want.Successor.Name != "" {
-		want.Problem(state.Problem{Severity: state.Maintenance, Message: state.MessageHandover(want.Successor.Name), Soon: true})
+		wait(state.MessageHandover(want.Successor.Name))
 	}
 }

@@ -72,6 +72,33 @@ func TestReplication(t *testing.T) {
 	}
 }
 
+// A leader that is removed together with the primary has to tell clients who the
+// next one is.
+func TestTheLeaderHasTheLastWord(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		primary string // of the members
+		stays   []string
+		waits   bool
+	}{
+		"while the primary is to go, too":         {"db-1", []string{"db/2"}, true},
+		"while there is none":                     {"", []string{"db/2"}, true},
+		"not once there is another":               {"db-2", []string{"db/2"}, false},
+		"not when the whole application is going": {"db-1", []string{}, false},
+		"not when only its pod is replaced":       {"db-1", []string{"db/0", "db/2"}, false},
+	} {
+		obs := running()
+		obs.Leaving, obs.Units = true, state.Value(test.stays)
+		changeKnown(&obs.Cluster, func(c *state.Cluster) {
+			c.Members = []state.Member{{Name: test.primary, Role: "leader", State: "running"}, {Name: "db-0", Role: "replica", State: "streaming"}}
+		})
+		want := desire(obs, Succession{})
+		if want.Soon() != test.waits || want.Successor.Name != "" {
+			t.Errorf("%s: it waits: %t", name, want.Soon())
+		}
+	}
+}
+
 func TestSuccession(t *testing.T) {
 	t.Parallel()
 	member := func(name, role, condition string, lag int64) state.Member {
@@ -105,6 +132,7 @@ func TestSuccession(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			obs := running()
+			obs.Leader = false
 			obs.Leaving, obs.Units = true, state.Value(slices.Clone(stays))
 			changeKnown(&obs.Cluster, func(c *state.Cluster) { c.Members = append(c.Members, replicas...) })
 			test.change(&obs)

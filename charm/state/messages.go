@@ -46,6 +46,8 @@ const (
 	MessageOneEndpoint = "Please choose one endpoint to use. No need to relate all of them simultaneously!"
 	// MessageRenewing is for the time between a new password's commit and its use.
 	MessageRenewing = "awaiting for the primary to take the new passwords"
+	// MessageLastWord is on a leader that is removed together with the primary.
+	MessageLastWord = "stopping: awaiting another primary, to tell clients of it"
 	// MessageStopping is what a unit shows whose pod or place is going away.
 	MessageStopping = "stopping"
 )

@@ -17,16 +17,20 @@ type Handler struct{}
 // Name implements charm.Handler.
 func (Handler) Name() string { return "clients" }
 
-// Desire implements charm.Handler. Only the leader keeps the record.
+// Desire implements charm.Handler. Only the leader keeps the record. One that is
+// removed goes on until there is another, which takes up to a minute, and may have
+// handed the primary over itself; but it forgets nobody: Juju hides relations from it.
 func (Handler) Desire(obs state.Observed, want *state.Desired) {
-	if _, related := obs.Relations.Peer(); !obs.Leader || obs.Leaving || !related {
+	if _, related := obs.Relations.Peer(); !obs.Leader || !related {
 		return
 	}
 	want.Clients = maps.Clone(obs.Clients)
 	if want.Clients == nil {
 		want.Clients = map[int]state.Client{}
 	}
-	forget(obs, want)
+	if !obs.Leaving {
+		forget(obs, want)
+	}
 }
 
 // An Endpoint is one through which applications get a database.

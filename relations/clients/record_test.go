@@ -67,6 +67,20 @@ func TestOrphansAndStrangers(t *testing.T) {
 	}
 }
 
+// Juju hides relations from a unit that it removes: they are not gone.
+func TestALeaderOnItsWayOutForgetsNobody(t *testing.T) {
+	t.Parallel()
+	obs := leading(never)
+	obs.Leaving = true
+	obs.Clients[7] = state.Client{App: "app", Digest: "served", Secrets: []string{"secret://uuid/7"}}
+	catalog, _ := obs.Database.Get()
+	catalog.Roles["relation_id_7"] = state.Role{Name: "relation_id_7", Login: true, MemberOf: []string{"relation_access"}}
+	want := obs.Desire()
+	if len(want.Roles) > 0 || len(want.Unneeded) > 0 || want.Clients[7].App != "app" {
+		t.Errorf("it wishes %q, and records %v", obs.Describe(want), want.Clients)
+	}
+}
+
 func TestWhoIsServed(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -80,7 +94,7 @@ func TestWhoIsServed(t *testing.T) {
 			w.Clients[7] = state.Client{App: "app", Digest: "old"}
 		}, []string{"look at 7"}},
 		{"nobody while another unit leads", func(w *clientstest.World) { w.Leader = false }, nil},
-		{"nobody when this unit is on its way out", func(w *clientstest.World) { w.Leaving = true }, nil},
+		{"who was read, as long as this unit leads", func(w *clientstest.World) { w.Leaving = true }, []string{"record 7: served"}},
 		{"nobody without the peers, who keep the record", func(w *clientstest.World) { delete(w.Relations, state.PeerEndpoint) }, nil},
 	}
 	for _, test := range tests {

@@ -27,7 +27,6 @@ func TestWhoServesNobody(t *testing.T) {
 		change func(*world)
 	}{
 		{"another unit leads", func(o *world) { o.Leader = false }},
-		{"this unit is on its way out", func(o *world) { o.Leaving = true }},
 		{"there is no record without the peers", func(o *world) { delete(o.Relations, state.PeerEndpoint) }},
 	}
 	for _, test := range tests {
