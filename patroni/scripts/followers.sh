@@ -4,7 +4,19 @@
 # clients who does. Arguments: where psql is, the name of the application, and the
 # names of those replicas with commas between, sorted.
 
-now=$("$1/psql" -XAtq -h /var/run/postgresql -U backup -d postgres -v app="$2" <<<"
+ask() {
+  "$1/psql" -XAtq -h /var/run/postgresql -U backup -d postgres -v app="$2"
+}
+
+now=$(ask "$1" "$2" <<<"
   SELECT string_agg(DISTINCT application_name, ',' ORDER BY application_name) FROM pg_stat_replication
   WHERE state = 'streaming' AND application_name ~ ('^' || :'app' || '-[0-9]+\$')")
+
+# A copy ends at the end of a segment. Until the primary writes again, which an idle
+# one may not do for hours, the new replica takes it for being behind, and waits.
+ask "$1" "$2" >/dev/null <<<"
+  SET synchronous_commit = local;
+  SELECT pg_logical_emit_message(true, 'postgresql-k8s', 'wake') WHERE EXISTS (
+    SELECT FROM pg_stat_replication
+    WHERE state = 'startup' AND application_name ~ ('^' || :'app' || '-[0-9]+\$'))"
 [ "$now" = "$3" ]

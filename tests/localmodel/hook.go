@@ -178,9 +178,11 @@ func (s *session) run(pod Pod) error {
 	defer server.Close()
 
 	charmDir := pod.Root() + u.charmDir()
-	cmd := exec.Command(charmDir + "/dispatch")
+	// A hook ends with the model: nobody waits for what it would still look at.
+	ctx := u.app.model.ctx
+	cmd := exec.CommandContext(ctx, charmDir+"/dispatch")
 	if s.hook.exec != nil {
-		cmd = exec.Command("/bin/bash", "-c", s.hook.exec.Command)
+		cmd = exec.CommandContext(ctx, "/bin/bash", "-c", s.hook.exec.Command)
 	}
 	cmd.Args[0] = filepath.Clean(cmd.Path)
 	cmd.Dir, cmd.Env = charmDir, s.env

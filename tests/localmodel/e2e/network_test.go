@@ -25,7 +25,21 @@ func newCluster(t *testing.T) *world {
 	w.settle(3)
 	w.psql(unit0, "CREATE TABLE kept (word text PRIMARY KEY)")
 	w.streaming(unit0, 2)
+	w.voters(2)
 	return w
+}
+
+// voters waits until so many replicas are known to confirm commits. Before that
+// none of them may become the primary: it might lack some.
+func (w *world) voters(replicas int) {
+	w.t.Helper()
+	w.eventually(fmt.Sprint(replicas, " replicas that may succeed"), func() bool {
+		endpoints := w.Store().Get("endpoints", w.Name(), "patroni-"+app+"-sync")
+		meta, _ := endpoints["metadata"].(kubeapi.Object)
+		annotations, _ := meta["annotations"].(kubeapi.Object)
+		names, _ := annotations["sync_standby"].(string)
+		return names != "" && len(strings.Split(names, ",")) == replicas
+	})
 }
 
 // keep writes a word, from a unit.
@@ -122,6 +136,7 @@ func TestCutOff(t *testing.T) {
 		w.must(pod.Mend())
 		w.must(w.CutAgent(old, false))
 		w.streaming(old, 2)
+		w.voters(2)
 		w.settle(3)
 		w.wantKept(old, slices.Sorted(slices.Values(words))...)
 	}
