@@ -189,6 +189,9 @@ func (s *stage) failover() error {
 		s.say("With one unit there is nobody to fail over to; make demo N=3 shows it.")
 		return nil
 	}
+	if err := s.successors(); err != nil {
+		return err
+	}
 	status, err := s.status()
 	if err != nil {
 		return err
@@ -216,6 +219,21 @@ func (s *stage) failover() error {
 	s.say("%s was the primary after %.1f s, the client had written through it after %.1f s; the old one follows.",
 		primary(status), promoted.Seconds(), followed.Seconds())
 	return s.query("SELECT count(*) AS notes, pg_is_in_recovery() AS replica FROM notes", "    3 | f")
+}
+
+// successors waits until the replicas confirm commits: a few seconds after a
+// deployment. Before that none of them may become the primary.
+func (s *stage) successors() error {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		out, err := s.ask("run", app+"/0", "status")
+		if err != nil {
+			return err
+		}
+		if strings.Count(out, "sync: quorum")+strings.Count(out, "sync: sync") == s.units-1 {
+			return nil
+		}
+	}
+	return errors.New("the replicas do not confirm commits")
 }
 
 func clientMessage(st localmodel.Status) string {
