@@ -31,8 +31,11 @@ func (Replication) Desire(obs state.Observed, want *state.Desired) {
 	count := confirmations(obs.Config.String("synchronous_node_count"), len(units))
 	major, _, _ := strings.Cut(cluster.Local.Version, ".")
 	version, _ := strconv.Atoi(major)
+	// Before a replica confirms commits, strictness would stop a cluster that has
+	// only begun to grow.
+	confirmed := slices.ContainsFunc(cluster.Members, state.Member.Synchronous)
 	strict := replicas > 0 && obs.Config.Bool("synchronous_mode_strict") &&
-		(cluster.Dynamic["synchronous_mode_strict"] == true || confirming(cluster))
+		(cluster.Dynamic["synchronous_mode_strict"] == true || confirmed)
 	want.Synchronous = state.Value(state.Synchronous{
 		// Patroni 4 knows it. Where all replicas must confirm there is no choice to
 		// be made among them, and Patroni replaces one that fails sooner.
@@ -53,17 +56,6 @@ func confirmations(option string, units int) int {
 	}
 	n, _ := strconv.Atoi(option) // charm/config has checked it
 	return min(n, units-1)
-}
-
-// confirming tells whether there is a replica that confirms commits. Before there
-// is, strictness would stop a cluster that has only begun to grow.
-func confirming(cluster state.Cluster) bool {
-	for _, m := range cluster.Members {
-		if m.Role == "sync_standby" || m.Role == "quorum_standby" {
-			return true
-		}
-	}
-	return false
 }
 
 // Succession hands the role of primary over when the primary's unit is removed.

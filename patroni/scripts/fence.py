@@ -62,8 +62,11 @@ def harmless(member):
         pass  # Patroni is gone or frozen, or cannot be reached; what of the server?
     try:
         socket.create_connection((member["host"], member["port"]), TIMEOUT).close()
-    except (ConnectionRefusedError, socket.gaierror):
-        return True  # nobody listens, or there is no such pod
+    except ConnectionRefusedError:
+        return True  # nobody listens
+    except socket.gaierror as error:
+        # There is no such pod; that no name server answers says nothing of it.
+        return error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
     except OSError:
         pass  # it may be alive on the other side of a cut
     return False

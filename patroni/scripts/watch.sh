@@ -1,9 +1,9 @@
 #!/bin/bash
 # Pebble runs this every few seconds, as a check. If Patroni is there but has not
 # answered three times in a row, it is frozen, and with it the lock that lets
-# PostgreSQL take writes. It is killed before the lock runs out: Pebble starts it
-# again, and it finds the server that it left running. What is merely slow to
-# start refuses connections, which is not our business.
+# PostgreSQL take writes. It is killed before the lock runs out: supervise.sh
+# starts it again, and it finds the server that it left running. What is merely slow
+# to start refuses connections, which is not our business.
 
 silent=/tmp/patroni-is-silent # a character for each time
 
@@ -22,7 +22,8 @@ rm -f "$silent"
 # for it. Killed it has crashed, and another member takes over.
 data=/var/lib/postgresql/data/pgdata
 "/usr/lib/postgresql/$(cat "$data/PG_VERSION")/bin/pg_isready" -q -h /var/run/postgresql -t 1
-if [ $? = 2 ] && postmaster=$(head -n 1 "$data/postmaster.pid" 2>/dev/null); then
+if [ $? = 2 ] && postmaster=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) &&
+  [ "$(cat "/proc/$postmaster/comm" 2>/dev/null)" = postgres ]; then # the file may be a left-over
   echo "PostgreSQL is frozen, too: killing process $postmaster" >&2
   for process in /proc/[0-9]*; do
     # After the name, which may have blanks, come the state and the parent (proc(5)).
