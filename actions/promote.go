@@ -31,7 +31,7 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 		}
 		// Without synchronous replication no replica is known to have every commit; then
 		// Patroni lets one take over that has them all once the primary has stopped.
-		if mode := cluster.Dynamic["synchronous_mode"]; mode != nil && mode != false && mode != "off" && !me.Synchronous() {
+		if cluster.Synchronous() && !me.Synchronous() {
 			return nil, refusal(fmt.Sprintf("Unit is not sync standby: it may lack commits; it is a %s, %s; try again when status shows it synchronous", me.Role, me.State))
 		}
 		if !well(me) {

@@ -81,23 +81,29 @@ func (r *rolling) ask(view View, want *state.Desired) Progress {
 		return r.over(view.Took)
 	}
 	if waiting != "" {
-		if view.Took-r.since > limit {
-			return r.failed(fmt.Sprintf("after %s: %s", limit, waiting))
-		}
-		return Progress{Log: "waiting: " + waiting}
+		return r.wait(waiting, view.Took)
 	}
 	next, isPrimary, ok := r.next(cluster, primary)
 	if !ok {
 		return r.over(view.Took)
 	}
-	if isPrimary {
-		if successor := best(cluster, primary.Name); successor.Name != "" {
-			r.successor, r.since, want.Successor = successor.Name, view.Took, successor
-			return Progress{Log: primary.Name + " hands over to " + successor.Name + ", and restarts"}
+	if isPrimary && len(cluster.Members) > 1 {
+		successor, ok := cluster.Successor(func(state.Member) bool { return true })
+		if !ok {
+			return r.wait("no replica has every commit yet", view.Took)
 		}
+		r.successor, r.since, want.Successor = successor.Name, view.Took, successor
+		return Progress{Log: primary.Name + " hands over to " + successor.Name + ", and restarts"}
 	}
 	r.current, want.RestartNow = next.Name, next
 	return Progress{Log: "restarting " + next.Name}
+}
+
+func (r *rolling) wait(why string, took time.Duration) Progress {
+	if took-r.since > limit {
+		return r.failed(fmt.Sprintf("after %s: %s", limit, why))
+	}
+	return Progress{Log: "waiting: " + why}
 }
 
 func (r *rolling) finished(name string, took time.Duration) {
@@ -129,15 +135,4 @@ func (r *rolling) next(cluster state.Cluster, primary state.Member) (next state.
 		return left[names[0]], false, true
 	}
 	return primary, true, !r.done[primary.Name]
-}
-
-// best is the replica that is to succeed the primary.
-func best(cluster state.Cluster, primary string) state.Member {
-	var successor state.Member
-	for _, m := range cluster.Members {
-		if m.Name != primary && m.SucceedsBetterThan(successor) {
-			successor = m
-		}
-	}
-	return successor
 }

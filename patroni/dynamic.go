@@ -10,12 +10,15 @@ import (
 // applies it within loop_wait, without a restart but where a setting says so.
 func Dynamic(shared map[string]any, synchronous state.Known[state.Synchronous]) map[string]any {
 	config := map[string]any{
-		// Seconds. A dead primary's lock runs out after ttl; a member renews it
-		// every loop_wait and rides out retry_timeout of silence of the API, twice.
-		// So ttl must be at least loop_wait + 2 * retry_timeout; a little more
-		// keeps one slow answer from costing a failover.
+		// Seconds. A dead primary's lock runs out after ttl, of which Patroni wants at
+		// least 20 and loop_wait + 2 * retry_timeout: a member renews it every
+		// loop_wait and rides out retry_timeout of silence of the API, twice. A short
+		// loop_wait shortens what comes on top: the last renewal of a primary that is
+		// heard but hears nothing, and the look of the others at the lock. Replicas
+		// that follow anew are known to have every commit that much sooner, too. It
+		// costs the API one small write for each member and loop.
 		"ttl":           20,
-		"loop_wait":     5,
+		"loop_wait":     2,
 		"retry_timeout": 5,
 		// A crashed server fails over at once instead of being waited for: the
 		// other member is up to date and recovery can take minutes.

@@ -84,12 +84,12 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		}
 		return
 	}
-	for _, member := range cluster.Members {
-		if slices.Contains(units, state.UnitName(member.Name)) && member.SucceedsBetterThan(want.Successor) {
-			want.Successor = member
-		}
+	successor, ok := cluster.Successor(func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) })
+	if !ok {
+		// Without one nobody could be promoted once this unit is gone.
+		wait(state.MessageNoSuccessor)
+		return
 	}
-	if want.Successor.Name != "" {
-		wait(state.MessageHandover(want.Successor.Name))
-	}
+	want.Successor = successor
+	wait(state.MessageHandover(successor.Name))
 }

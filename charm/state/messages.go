@@ -48,6 +48,8 @@ const (
 	MessageRenewing = "awaiting for the primary to take the new passwords"
 	// MessageLastWord is on a leader that is removed together with the primary.
 	MessageLastWord = "stopping: awaiting another primary, to tell clients of it"
+	// MessageNoSuccessor is on a primary that is removed and cannot hand over yet.
+	MessageNoSuccessor = "stopping: awaiting a replica that has every commit, to hand over to it"
 	// MessageStopping is what a unit shows whose pod or place is going away.
 	MessageStopping = "stopping"
 )

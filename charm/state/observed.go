@@ -251,21 +251,33 @@ func (m Member) CatchingUp() bool {
 // one of those of whom enough have.
 func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
 
-// SucceedsBetterThan tells whether the member would be the better primary: one that
-// has every commit, then the one with the lowest lag. A member without a name is
-// nobody.
-func (m Member) SucceedsBetterThan(other Member) bool {
-	switch {
-	case !m.Running() || m.CatchingUp():
-		return false
-	case other.Name == "":
-		return true
-	case m.Synchronous() != other.Synchronous():
-		return m.Synchronous()
+// Successor returns the replica that is to take over, of those that may: one that
+// has every confirmed commit, the one with the lowest lag. Patroni hands over to no
+// other where commits are confirmed by replicas; for some seconds after a failover
+// it may not yet know of any.
+func (c Cluster) Successor(may func(Member) bool) (Member, bool) {
+	var best Member
+	for _, m := range c.Members {
+		if m.Role != "leader" && m.Running() && !m.CatchingUp() && (m.Synchronous() || !c.Synchronous()) &&
+			may(m) && (best.Name == "" || m.lag() < best.lag()) {
+			best = m
+		}
 	}
-	mine, _ := m.Lag.Get()
-	others, _ := other.Lag.Get()
-	return mine < others
+	return best, best.Name != ""
+}
+
+func (m Member) lag() int64 {
+	lag, _ := m.Lag.Get()
+	return lag
+}
+
+// Synchronous tells whether replicas confirm commits.
+func (c Cluster) Synchronous() bool {
+	switch c.Dynamic["synchronous_mode"] {
+	case true, "on", "quorum":
+		return true
+	}
+	return false
 }
 
 // Member returns the member of that name.

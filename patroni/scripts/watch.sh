@@ -1,6 +1,6 @@
 #!/bin/bash
 # Pebble runs this every few seconds, as a check. If Patroni is there but has not
-# answered three times in a row, it is frozen, and with it the lock that lets
+# answered twice in a row, it is frozen, and with it the lock that lets
 # PostgreSQL take writes. It is killed before the lock runs out: supervise.sh
 # starts it again, and it finds the server that it left running. What is merely slow
 # to start refuses connections, which is not our business.
@@ -8,14 +8,14 @@
 silent=/tmp/patroni-is-silent # a character for each time
 
 # shellcheck disable=SC2016 # bash -c expands it
-timeout 1.5 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
+timeout 1.7 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
   printf "GET /liveness HTTP/1.0\r\n\r\n" >&3 && read -r answer <&3 && [ -n "$answer" ]' 2>/dev/null
 if [ $? != 124 ]; then
   rm -f "$silent"
   exit 0
 fi
 printf x >>"$silent"
-[ "$(wc -c <"$silent")" -ge 3 ] || exit 0
+[ "$(wc -c <"$silent")" -ge 2 ] || exit 0
 rm -f "$silent"
 
 # A server that is frozen, too, would keep its role: Patroni would renew the lock

@@ -355,6 +355,9 @@ func TestActions(t *testing.T) {
 	w.deploy(3)
 	w.settle(3)
 	first, second, third := app+"/0", app+"/1", app+"/2"
+	if w.primary() == third { // which is to be a replica at first
+		first, third = third, first
+	}
 	w.lead(second)
 	w.psql(first, "CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)")
 
@@ -365,7 +368,7 @@ func TestActions(t *testing.T) {
 		w.refused(third, "promote-to-primary", map[string]any{"scope": "unit", "force": true}, "Superfluous force flag with unit scope")
 		w.eventually("a replica that has every commit", func() bool {
 			members, _ := w.act(second, "status", nil).Results["members"].(map[string]any)
-			me, _ := members["postgresql-k8s-2"].(map[string]any)
+			me, _ := members[strings.Replace(third, "/", "-", 1)].(map[string]any)
 			return me["sync"] == "quorum" || me["sync"] == "sync"
 		})
 		begin := time.Now()
@@ -392,7 +395,7 @@ func TestActions(t *testing.T) {
 		a := w.act(second, "status", nil)
 		t.Logf("\n%s", a.Results["table"])
 		members, _ := a.Results["members"].(map[string]any)
-		primary, _ := members["postgresql-k8s-2"].(map[string]any)
+		primary, _ := members[strings.Replace(third, "/", "-", 1)].(map[string]any)
 		if len(members) != 3 || primary["role"] != "primary" || primary["unit"] != third || primary["timeline"] != "2" {
 			t.Errorf("it says %v", a.Results)
 		}

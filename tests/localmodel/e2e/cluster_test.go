@@ -117,10 +117,31 @@ func volume(t *testing.T) string {
 	return found[len(found)-1]
 }
 
+// TestThePrimaryLeaves removes a unit that has only just become the primary: no
+// other has every commit yet, and the last one must not stay behind without it.
+func TestThePrimaryLeaves(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(1)
+	w.settle(1)
+	w.must(w.AddUnit(app, 1))
+	w.settle(2)
+	w.voters(1)
+	w.write(app+"/0", 1)
+	w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
+	w.must(w.RemoveUnit(app, 1))
+	w.wait("one unit", func(s localmodel.Status) bool { return len(s.App(app).Units) == 1 && s.Settled(app, 1) })
+	w.write(app+"/0", 2)
+	if primary := w.primary(); primary != app+"/0" {
+		t.Errorf("the primary is %s", primary)
+	}
+}
+
 // TestForeignVolume gives a unit a volume with the data of another cluster.
 func TestForeignVolume(t *testing.T) {
 	w := newWorld(t, nil)
-	w.deploy(2)
+	w.deploy(1)
+	w.settle(1)
+	w.must(w.AddUnit(app, 1))
 	w.settle(2)
 	w.must(w.RemoveUnit(app, 1))
 	w.wait("one unit", func(s localmodel.Status) bool { return s.Settled(app, 1) && len(s.App(app).Units) == 1 })
