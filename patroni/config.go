@@ -99,6 +99,7 @@ type postgreSQL struct {
 	Parameters     map[string]string      `yaml:"parameters"`
 	HBA            []string               `yaml:"pg_hba"`
 	Ident          []string               `yaml:"pg_ident,omitempty"`
+	BinName        map[string]string      `yaml:"bin_name"`
 	PrePromote     string                 `yaml:"pre_promote"`
 	BaseBackup     []map[string]string    `yaml:"basebackup"`
 }
@@ -154,6 +155,7 @@ func document(p state.Patroni) file {
 			Parameters: p.Parameters,
 			HBA:        p.HBA,
 			Ident:      p.Ident,
+			BinName:    map[string]string{"pg_rewind": state.RewindScript},
 			PrePromote: "python3 " + state.FenceScript + " " + p.Server.BinDir,
 			// By itself pg_basebackup waits for a checkpoint that takes its time: minutes.
 			BaseBackup: []map[string]string{{"checkpoint": "fast"}},
@@ -204,6 +206,7 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 var scripts = []struct{ path, text string }{
 	{state.FenceScript, fenceScript},
 	{state.FollowersScript, followersScript},
+	{state.RewindScript, rewindScript},
 	{state.SuperviseScript, superviseScript},
 	{state.WatchScript, watchScript},
 }
@@ -213,6 +216,9 @@ var fenceScript string
 
 //go:embed scripts/followers.sh
 var followersScript string
+
+//go:embed scripts/rewind.py
+var rewindScript string
 
 //go:embed scripts/supervise.sh
 var superviseScript string

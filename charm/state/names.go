@@ -20,6 +20,7 @@ const (
 	SuperviseScript = Mount + "/supervise.sh"
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
+	RewindScript    = Mount + "/rewind.py"
 	FollowersScript = Mount + "/followers.sh"
 
 	RoleLabel = "role" // of pods, set by Patroni: primary or replica

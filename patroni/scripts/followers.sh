@@ -3,20 +3,20 @@
 # than those that the charm has last seen. That wakes the charm, which then tells
 # clients who does. Arguments: where psql is, the name of the application, and the
 # names of those replicas with commas between, sorted.
-
-ask() {
-  "$1/psql" -XAtq -h /var/run/postgresql -U backup -d postgres -v app="$2"
-}
-
-now=$(ask "$1" "$2" <<<"
-  SELECT string_agg(DISTINCT application_name, ',' ORDER BY application_name) FROM pg_stat_replication
-  WHERE state = 'streaming' AND application_name ~ ('^' || :'app' || '-[0-9]+\$')")
-
+#
 # A copy ends at the end of a segment. Until the primary writes again, which an idle
-# one may not do for hours, the new replica takes it for being behind, and waits.
-ask "$1" "$2" >/dev/null <<<"
+# one may not do for hours, a new replica takes it for being behind, and waits. So it
+# writes a message while one waits, or is away and may be about to begin.
+
+now=$("$1/psql" -XAtq -h /var/run/postgresql -U backup -d postgres -v app="$2" <<<"
+  SELECT string_agg(DISTINCT application_name, ',' ORDER BY application_name) FROM pg_stat_replication
+  WHERE state = 'streaming' AND application_name ~ ('^' || :'app' || '-[0-9]+\$');
   SET synchronous_commit = local;
   SELECT pg_logical_emit_message(true, 'postgresql-k8s', 'wake') WHERE EXISTS (
     SELECT FROM pg_stat_replication
-    WHERE state = 'startup' AND application_name ~ ('^' || :'app' || '-[0-9]+\$'))"
+    WHERE state = 'startup' AND application_name ~ ('^' || :'app' || '-[0-9]+\$')
+  ) OR EXISTS (
+    SELECT FROM pg_replication_slots
+    WHERE NOT active AND slot_name ~ ('^' || translate(:'app', '-', '_') || '_[0-9]+\$')
+  ) \g /dev/null")
 [ "$now" = "$3" ]

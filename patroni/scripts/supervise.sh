@@ -9,6 +9,9 @@
 trap 'stopping=yes; kill -TERM "$patroni" 2>/dev/null' TERM INT
 # The charm has Patroni load its file by this, when its interface has a new password.
 trap 'kill -HUP "$patroni" 2>/dev/null' HUP
+# Half a copy of a rewind.py that was killed, or the data that a whole one replaced.
+data=/var/lib/postgresql/data
+flock --nonblock "$data" rm -rf "$data/pgdata.clone" &
 while [ -z "$stopping" ]; do
   patroni "$1" &
   patroni=$!

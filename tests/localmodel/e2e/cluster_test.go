@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -159,4 +160,56 @@ func TestForeignVolume(t *testing.T) {
 	if now, err := os.ReadFile(control); err != nil || !bytes.Equal(now, data) {
 		t.Errorf("the foreign data were touched: %v", err)
 	}
+}
+
+// TestDivergedMember makes a replica's data diverge in a way that pg_rewind gives
+// up on, a file of another kind than the source's, and looks whether the data are
+// replaced by a copy.
+func TestDivergedMember(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(2)
+	w.settle(2)
+	w.write(app+"/0", 1)
+	primary, replica := w.primary(), app+"/0"
+	if primary == replica {
+		replica = app + "/1"
+	}
+	w.inWorkload(primary, "touch "+state.DataDir+"/odd")
+	pod, err := w.pod(replica)
+	w.must(err)
+	charm := pod.Container("charm")
+	w.must(charm.Freeze()) // it would start the service again in the middle of this
+	// A timeline of its own is what makes it diverge.
+	w.inWorkload(replica, `pebble stop postgresql && cd /tmp && pg_ctl() {
+		runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_ctl -w -D `+state.DataDir+` -o '-p 5599' -l /dev/null "$@"
+	}; pg_ctl start && pg_ctl promote && pg_ctl stop && cd `+state.DataDir+` && mkdir odd && touch mine`)
+	w.must(charm.Thaw())
+	w.inWorkload(replica, "pebble start postgresql")
+	w.eventually("a copy", func() bool {
+		return w.inWorkload(replica, "cd "+state.DataDir+" && test -f odd -a ! -e mine && echo yes || true") == "yes\n"
+	})
+	w.settle(2)
+	w.streaming(primary, 1)
+	w.write(primary, 2)
+	if left := w.inWorkload(replica, "ls "+state.Mount); strings.Contains(left, "clone") || strings.Contains(left, "diverged") {
+		t.Errorf("there is still %s", left)
+	}
+}
+
+// inWorkload runs a command in a unit's workload container.
+func (w *world) inWorkload(unit, command string) string {
+	w.t.Helper()
+	pod, err := w.pod(unit)
+	w.must(err)
+	var out bytes.Buffer
+	cmd := exec.Command("/bin/bash", "-c", command)
+	cmd.Env = []string{"PATH=/charm/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PEBBLE_SOCKET=/charm/container/pebble.socket"}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := pod.Pod.Start(pod.Container("postgresql"), cmd); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		w.t.Fatalf("%s on %s: %v\n%s", command, unit, err, out.String())
+	}
+	return out.String()
 }

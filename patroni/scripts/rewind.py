@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+"""pg_rewind, and what to do when it fails.
+
+Patroni runs this in the place of pg_rewind (bin_name,
+https://patroni.readthedocs.io/en/latest/yaml_configuration.html) when an old
+primary has what the new one lacks. Where pg_rewind fails, Patroni would wait for a
+person, or delete the data and clone anew. This clones beside what is there, checks
+that the copy stands, and only then takes the old data away. Arguments and exit status are
+pg_rewind's (https://www.postgresql.org/docs/17/app-pgrewind.html).
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import yaml
+
+ATTEMPTS = 2  # the source may just have been busy
+PAUSE = 2  # seconds
+STANDS = 3600  # seconds for a copy to replay what was written during it
+
+# A standby must have as much of these as the primary had; pg_controldata's names.
+LIMITS = {
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_xacts": "max_prepared_transactions",
+    "max_locks_per_xact": "max_locks_per_transaction",
+}
+
+
+def say(text):
+    print("rewind:", text, file=sys.stderr, flush=True)
+
+
+def option(name):
+    """Returns the value that follows an option, or None."""
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else None
+
+
+def size(directory):
+    """Returns how many bytes the files in a directory take."""
+    total = 0
+    for path, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+def stand(programs, data):
+    """Starts a copy as a standby and stops it; raises if it does not become consistent.
+
+    A copy's pg_control is that of a running primary. Patroni would recover it as one
+    that has crashed, and so have it write what no other member has.
+    """
+    control = subprocess.run([os.path.join(programs, "pg_controldata"), data], check=True, capture_output=True, text=True)
+    options = {"listen_addresses": "", "unix_socket_directories": data, "logging_collector": "off", "primary_conninfo": ""}
+    for line in control.stdout.splitlines():
+        name, _, value = line.partition(" setting:")
+        if name in LIMITS:
+            options[LIMITS[name]] = value.strip()
+    run = [os.path.join(programs, "pg_ctl"), "-D", data, "-s", "-w", "-t", str(STANDS)]
+    signal = os.path.join(data, "standby.signal")
+    open(signal, "w").close()
+    subprocess.run(run + ["start", "-o", " ".join(f"-c {k}='{v}'" for k, v in options.items())], check=True)
+    subprocess.run(run + ["stop", "-m", "fast"], check=True)
+    os.remove(signal)
+
+
+def clone(programs, data, source):
+    """Puts a copy of the source into the place of the data; raises if it cannot."""
+    new = data + ".clone"
+    shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
+    needed, free = size(data), shutil.disk_usage(os.path.dirname(data)).free
+    if free < needed:
+        raise OSError(f"a copy needs about {needed >> 20} MB, and {free >> 20} MB are free")
+    with open(os.path.join(os.path.dirname(data), "patroni.yml")) as file:
+        replication = yaml.safe_load(file)["postgresql"]["authentication"]["replication"]
+    env = {k: v for k, v in os.environ.items() if k != "PGPASSFILE"}
+    env["PGPASSWORD"] = replication["password"]
+    say("copying the primary beside the diverged data")
+    source += " user=" + replication["username"]  # the last one counts
+    run = [os.path.join(programs, "pg_basebackup"), "-D", new, "-d", source, "-X", "stream", "-c", "fast", "-w"]
+    subprocess.run(run, env=env, check=True)
+    subprocess.run([os.path.join(programs, "pg_verifybackup"), "-q", new], check=True)
+    stand(programs, new)
+    subprocess.run(["mv", "--exchange", "--no-target-directory", new, data], check=True)  # at once: renameat2(2)
+    say("the copy stands; removing the diverged data")
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def main():
+    data, source = option("-D"), option("--source-server")
+    if data:
+        with open(os.path.join(data, "PG_VERSION")) as file:
+            programs = os.path.join("/usr/lib/postgresql", file.read().strip(), "bin")
+    else:  # pg_rewind --help, by which Patroni looks whether there is one
+        programs = max((p.path for p in os.scandir("/usr/lib/postgresql")), key=lambda p: int(os.path.basename(p))) + "/bin"
+    if data:  # one at a time: a Patroni that was killed may have left one running
+        fcntl.flock(os.open(os.path.dirname(data), os.O_RDONLY), fcntl.LOCK_EX)
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
+        status = subprocess.call([os.path.join(programs, "pg_rewind")] + sys.argv[1:])
+        if status == 0 or not data or not source:
+            return status
+    try:
+        clone(programs, data, source)
+    except Exception as error:
+        say(f"cannot copy the primary, and nothing was deleted: {error}")
+        return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
