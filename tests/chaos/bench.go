@@ -39,8 +39,9 @@ func newBench(ctx context.Context, w world, random *rand.Rand, o options) (*benc
 	}
 	b := &bench{world: w, random: random, calm: o.calm, credentials: credentials, journal: w.journal()}
 	b.writers = []*writer{
-		{name: "endpoints", connect: throughEndpoints(w, credentials), note: b.journal.note},
-		{name: "uris", connect: throughURIs(w, credentials["uris"]), note: b.journal.note},
+		{name: "endpoints", address: w.endpoints, dial: throughEndpoints(w, credentials), note: b.journal.note},
+		{name: "uris", address: func(context.Context) (string, error) { return credentials["uris"], nil }, // it never looks again
+			dial: throughURIs(w), note: b.journal.note},
 	}
 	b.watcher = &watcher{world: w, timeline: &timeline{note: b.journal.note, seen: map[string][]sighting{}},
 		members: map[string]member{}, watched: map[string]bool{}}

@@ -200,7 +200,7 @@ func (b *bench) countOn(ctx context.Context, pod string, w *writer, acks []ack) 
 func (b *bench) rows(ctx context.Context, pod, table string) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	conn, err := connect(ctx, b.world, b.credentials, b.world.kubernetes().addresses[pod]+":5432")
+	conn, err := throughEndpoints(b.world, b.credentials)(ctx, b.world.kubernetes().addresses[pod]+":5432")
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func main() {
 	flag.IntVar(&options.faults, "n", 20, "how many faults")
 	flag.Uint64Var(&options.seed, "seed", 0, "of the order of faults and their moments; 0: a new one")
 	flag.StringVar(&options.only, "faults", "", "names of the faults to choose from, with commas; -faults help lists them")
-	flag.DurationVar(&options.calm, "calm", 8*time.Second, "at least so long between two faults")
+	flag.DurationVar(&options.calm, "calm", 5*time.Second, "at least so long between two faults")
 	flag.BoolVar(&options.juju, "juju", false, "on the current Juju controller instead of the local model")
 	flag.StringVar(&options.journal, "journal", "", "a file for all that is seen; by default beside the model")
 	flag.Parse()

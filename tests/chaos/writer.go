@@ -26,10 +26,13 @@ const (
 // its number is not used again.
 type writer struct {
 	name    string
-	connect func(context.Context) (*pgx.Conn, error)
-	note    func(who, text string) // for the journal
+	address func(context.Context) (string, error)            // where to write, as it is told now
+	dial    func(context.Context, string) (*pgx.Conn, error) // logs in there
+	note    func(who, text string)                           // for the journal
 
 	mu       sync.Mutex
+	at       string // the address of the session
+	abandon  context.CancelFunc
 	acks     []ack
 	failures []failure
 	last     int64
@@ -66,29 +69,59 @@ func (w *writer) create(ctx context.Context) error {
 
 // run writes until the context ends.
 func (w *writer) run(ctx context.Context) {
-	var conn *pgx.Conn
+	go w.follow(ctx)
 	for ctx.Err() == nil {
-		if conn == nil {
-			var err error
-			if conn, err = w.connect(ctx); err != nil {
-				conn = nil
-				w.failed("cannot connect", err)
-				pause(ctx, again)
-				continue
-			}
-			w.note(w.name, "connected to "+conn.PgConn().Conn().RemoteAddr().String())
-		}
+		session, end := context.WithCancel(ctx)
+		w.mu.Lock()
+		w.abandon = end
+		w.mu.Unlock()
+		w.session(session)
+		end()
+		pause(ctx, again)
+	}
+}
+
+// session connects and writes until that fails.
+func (w *writer) session(ctx context.Context) {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		w.failed("cannot connect", err)
+		return
+	}
+	defer hangUp(conn)
+	w.note(w.name, "connected to "+conn.PgConn().Conn().RemoteAddr().String())
+	for ctx.Err() == nil {
 		if err := w.insert(ctx, conn); err != nil {
 			w.failed("cannot insert", err)
-			hangUp(conn)
-			conn = nil
-			pause(ctx, again)
-			continue
+			return
 		}
 		pause(ctx, rhythm)
 	}
-	if conn != nil {
-		hangUp(conn)
+}
+
+func (w *writer) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	address, err := w.address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.at = address
+	w.mu.Unlock()
+	return w.dial(ctx, address)
+}
+
+// follow ends the session when the address changes: a good client does not wait for
+// an address where nobody is left when it has been told of another.
+func (w *writer) follow(ctx context.Context) {
+	for pause(ctx, look) {
+		now, err := w.address(ctx)
+		w.mu.Lock()
+		if err == nil && w.at != "" && now != w.at {
+			w.abandon()
+		}
+		w.mu.Unlock()
 	}
 }
 
@@ -143,38 +176,25 @@ func (w *writer) wrote(since time.Time) bool {
 	return len(acks) > 0 && acks[len(acks)-1].at.After(since)
 }
 
-// throughEndpoints connects as a good client does: to what the relation says now.
-func throughEndpoints(w world, credentials map[string]string) func(context.Context) (*pgx.Conn, error) {
-	return func(ctx context.Context) (*pgx.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-		defer cancel()
-		endpoint, err := w.endpoints(ctx)
+// throughEndpoints logs in with the client's credentials at a host and port.
+func throughEndpoints(w world, credentials map[string]string) func(context.Context, string) (*pgx.Conn, error) {
+	return func(ctx context.Context, endpoint string) (*pgx.Conn, error) {
+		host, port, err := net.SplitHostPort(endpoint)
 		if err != nil {
 			return nil, err
 		}
-		return connect(ctx, w, credentials, endpoint)
+		config, err := pgx.ParseConfig("sslmode=disable port=" + port)
+		if err != nil {
+			return nil, err
+		}
+		config.Host, config.User, config.Password, config.Database = host, credentials["username"], credentials["password"], database
+		return dial(ctx, w, config)
 	}
 }
 
-// connect logs in at a host and port with the client's credentials.
-func connect(ctx context.Context, w world, credentials map[string]string, endpoint string) (*pgx.Conn, error) {
-	host, port, err := net.SplitHostPort(endpoint)
-	if err != nil {
-		return nil, err
-	}
-	config, err := pgx.ParseConfig("sslmode=disable port=" + port)
-	if err != nil {
-		return nil, err
-	}
-	config.Host, config.User, config.Password, config.Database = host, credentials["username"], credentials["password"], database
-	return dial(ctx, w, config)
-}
-
-// throughURIs connects as a client does that never looks again: by name.
-func throughURIs(w world, uri string) func(context.Context) (*pgx.Conn, error) {
-	return func(ctx context.Context) (*pgx.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-		defer cancel()
+// throughURIs logs in by a URI.
+func throughURIs(w world) func(context.Context, string) (*pgx.Conn, error) {
+	return func(ctx context.Context, uri string) (*pgx.Conn, error) {
 		config, err := pgx.ParseConfig(uri)
 		if err != nil {
 			return nil, err
