@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,6 +147,9 @@ func condition(obs state.Observed, want *state.Desired) {
 	case cluster.Local.State == "creating replica":
 		want.Pulse = true // it may take hours
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageCloning(obs.Cloned)})
+	case !hasPrimary && lost(obs, cluster) != "":
+		want.Pulse = true
+		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageLost(obs.Unit.App, lost(obs, cluster))})
 	case !hasPrimary:
 		wait(state.MessageStarting)
 	case !cluster.Local.Running():
@@ -159,6 +163,19 @@ func condition(obs state.Observed, want *state.Desired) {
 	default:
 		want.Message = replica(me, cluster)
 	}
+}
+
+// lost is the unit of a primary that was removed before another member had every
+// commit: Patroni promotes none, because those commits are on its storage only.
+func lost(obs state.Observed, cluster state.Cluster) string {
+	units, known := obs.Units.Get()
+	kube, connected := obs.Kube.Get()
+	primary := kube.Endpoints[obs.Unit.Scope()+"-sync"].Leader
+	if !known || !connected || primary == "" || slices.Contains(units, state.UnitName(primary)) ||
+		slices.ContainsFunc(cluster.Members, state.Member.Synchronous) {
+		return ""
+	}
+	return state.UnitName(primary)
 }
 
 // muchLag is from how many bytes on a replica's lag is shown: four segments of

@@ -91,6 +91,24 @@ func TestMemberStatus(t *testing.T) {
 				c.Members, c.Local.Role = []state.Member{{Role: "replica", State: "streaming"}}, "replica"
 			})
 		}, soon("awaiting for cluster to start"), true, "", "17.5"},
+		{"a primary that was removed too soon must come back", func(o *state.Observed) {
+			o.Units = state.Value([]string{"db/0"})
+			changeKnown(&o.Kube, func(k *state.Kube) {
+				k.Endpoints["patroni-db-sync"] = state.Endpoints{OwnerUID: "ours", Leader: "db-1"}
+			})
+			changeKnown(&o.Cluster, func(c *state.Cluster) {
+				c.Members, c.Local.Role = []state.Member{{Role: "replica", State: "running"}}, "replica"
+			})
+		}, blocked("db/1 was removed before another unit had all its data: bring it back with its storage, juju add-unit db --attach-storage <the one that juju storage shows for it>"), true, "", "17.5"},
+		{"not when another has every commit", func(o *state.Observed) {
+			o.Units = state.Value([]string{"db/0"})
+			changeKnown(&o.Kube, func(k *state.Kube) {
+				k.Endpoints["patroni-db-sync"] = state.Endpoints{OwnerUID: "ours", Leader: "db-1"}
+			})
+			changeKnown(&o.Cluster, func(c *state.Cluster) {
+				c.Members, c.Local.Role = []state.Member{{Role: "sync_standby", State: "running"}}, "replica"
+			})
+		}, soon("awaiting for cluster to start"), true, "", "17.5"},
 		{"a member of a running cluster comes up", func(o *state.Observed) {
 			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Local.State = "replica", "creating replica" })
 		}, waiting("cloning the primary"), true, "", ""},

@@ -98,6 +98,12 @@ func MessageLag(bytes int64) string {
 	return fmt.Sprintf("%d MB behind the primary", bytes>>20)
 }
 
+// MessageLost names the unit whose storage has what no other has.
+func MessageLost(app, unit string) string {
+	return fmt.Sprintf("%s was removed before another unit had all its data: bring it back with its storage, "+
+		"juju add-unit %s --attach-storage <the one that juju storage shows for it>", unit, app)
+}
+
 // MessageHandover says who becomes the primary in this unit's place.
 func MessageHandover(member string) string {
 	return "handing over to " + member

@@ -403,7 +403,9 @@ type Endpoints struct {
 	OwnerUID string // "" when nothing owns it
 	Created  time.Time
 	SystemID string // of the cluster, where Patroni keeps it; "" elsewhere
-	Leader   string // the member that has the primary's lock, where Patroni keeps it
+	// Leader is the member that has the primary's lock or, of the object for
+	// synchronous replication, the primary whose commits were confirmed last.
+	Leader string
 }
 
 // With returns the labels with the given ones on top.

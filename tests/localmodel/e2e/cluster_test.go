@@ -137,6 +137,33 @@ func TestThePrimaryLeaves(t *testing.T) {
 	}
 }
 
+// TestThePrimaryIsGone removes the primary's unit while the other cannot take over,
+// and brings it back: the local model attaches the volume of that number again.
+func TestThePrimaryIsGone(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(1)
+	w.settle(1)
+	w.must(w.AddUnit(app, 1))
+	w.settle(2)
+	w.voters(1)
+	w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
+	w.write(app+"/1", 1)
+	pod, err := w.pod(app + "/0")
+	w.must(err)
+	w.must(pod.Container("charm").Freeze()) // it would start the service again
+	w.inWorkload(app+"/0", "pebble stop postgresql")
+	w.eventually("nobody to succeed", func() bool { return len(w.noted()) == 0 })
+	w.must(w.RemoveUnit(app, 1))
+	w.wait("one unit", func(s localmodel.Status) bool { return len(s.App(app).Units) == 1 })
+	w.must(pod.Container("charm").Thaw())
+	w.wait("the cause and the cure", func(s localmodel.Status) bool {
+		return s.App(app).Units[0].Workload.Status == "blocked" && s.App(app).Units[0].Workload.Message == state.MessageLost(app, app+"/1")
+	})
+	w.must(w.AddUnit(app, 1))
+	w.settle(2)
+	w.write(app+"/0", 2)
+}
+
 // TestForeignVolume gives a unit a volume with the data of another cluster.
 func TestForeignVolume(t *testing.T) {
 	w := newWorld(t, nil)

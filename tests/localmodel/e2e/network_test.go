@@ -33,13 +33,16 @@ func newCluster(t *testing.T) *world {
 // none of them may become the primary: it might lack some.
 func (w *world) voters(replicas int) {
 	w.t.Helper()
-	w.eventually(fmt.Sprint(replicas, " replicas that may succeed"), func() bool {
-		endpoints := w.Store().Get("endpoints", w.Name(), "patroni-"+app+"-sync")
-		meta, _ := endpoints["metadata"].(kubeapi.Object)
-		annotations, _ := meta["annotations"].(kubeapi.Object)
-		names, _ := annotations["sync_standby"].(string)
-		return names != "" && len(strings.Split(names, ",")) == replicas
-	})
+	w.eventually(fmt.Sprint(replicas, " replicas that may succeed"), func() bool { return len(w.noted()) == replicas })
+}
+
+// noted are the members of which Patroni knows that they confirm commits.
+func (w *world) noted() []string {
+	endpoints := w.Store().Get("endpoints", w.Name(), "patroni-"+app+"-sync")
+	meta, _ := endpoints["metadata"].(kubeapi.Object)
+	annotations, _ := meta["annotations"].(kubeapi.Object)
+	names, _ := annotations["sync_standby"].(string)
+	return strings.FieldsFunc(names, func(r rune) bool { return r == ',' })
 }
 
 // keep writes a word, from a unit.
