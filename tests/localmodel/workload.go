@@ -65,7 +65,7 @@ func (w *pebbleWatch) pollBoots(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		info, err := pebble.SysInfo()
+		info, err := within(ctx, pebble.SysInfo)
 		pebble.CloseIdleConnections()
 		if err != nil || info.BootID == seen {
 			continue
@@ -96,7 +96,7 @@ func (w *pebbleWatch) followNotices(ctx context.Context) {
 		}
 		for _, notice := range notices {
 			after = notice.LastRepeated
-			hook := w.hookOf(pebble, notice)
+			hook := w.hookOf(ctx, pebble, notice)
 			if hook == nil {
 				continue
 			}
@@ -109,14 +109,35 @@ func (w *pebbleWatch) followNotices(ctx context.Context) {
 	}
 }
 
+// within calls Pebble's client, which tries for 5 s whatever the context says when
+// nobody answers, and returns when the context ends.
+func within[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		value, err := call()
+		answers <- answer{value, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
 // hookOf is the hook that a notice causes, or nil.
-func (w *pebbleWatch) hookOf(pebble *client.Client, notice *client.Notice) *Hook {
+func (w *pebbleWatch) hookOf(ctx context.Context, pebble *client.Client, notice *client.Notice) *Hook {
 	hook := &Hook{Workload: w.container, NoticeID: notice.ID, NoticeType: string(notice.Type), NoticeKey: notice.Key}
 	if notice.Type == client.CustomNotice {
 		hook.Name = w.container + "-pebble-custom-notice"
 		return hook
 	}
-	change, err := pebble.Change(notice.Key)
+	change, err := within(ctx, func() (*client.Change, error) { return pebble.Change(notice.Key) })
 	if err != nil {
 		return nil
 	}
