@@ -18,7 +18,12 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // Equal fails the test unless the file testdata/name holds exactly got.
 func Equal(t testing.TB, name, got string) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
+	File(t, filepath.Join("testdata", name), got)
+}
+
+// File is Equal for a file at any path.
+func File(t testing.TB, path, got string) {
+	t.Helper()
 	if *update {
 		if err := write(path, got); err != nil {
 			t.Fatal(err)
