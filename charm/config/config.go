@@ -34,11 +34,11 @@ var Options = []Option{
 	},
 	{
 		Name: "profile", Type: "string", Default: "production", Allowed: []string{"production", "testing"},
-		Description: "production: memory settings follow the container's limits. testing: PostgreSQL's own small defaults.",
+		Description: "production: memory settings follow the container's limits. testing: PostgreSQL's own small defaults. A change restarts PostgreSQL.",
 	},
 	{
 		Name: "profile_limit_memory", Type: "int", Min: 128, Max: 9999999,
-		Description: "Memory in MB that the settings are made for, when it is less than what the container may use.",
+		Description: "Memory in MB that the settings are made for, when it is less than what the container may use. A change restarts PostgreSQL.",
 	},
 	{
 		Name: "synchronous_mode_strict", Type: "boolean", Default: true,
