@@ -220,6 +220,10 @@ func MessageLag(bytes int64) string {
 }
 
 // MessageLost names the unit whose storage has what no other has.
+// Blocked: the primary's unit was removed before another member had every commit.
+// Nobody is promoted, because its storage alone has them.
+// Cure: `juju storage` shows the storage of that unit. Bring it back:
+// `juju add-unit postgresql-k8s --attach-storage pgdata/0`, with its name.
 func MessageLost(app, unit string) string {
 	return fmt.Sprintf("%s was removed before another unit had all its data: bring it back with its storage, "+
 		"juju add-unit %s --attach-storage <the one that juju storage shows for it>", unit, app)

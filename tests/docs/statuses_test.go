@@ -24,6 +24,7 @@ var shown = map[string]string{
 	"MessageConfig":    state.MessageConfig(errors.New("profile must be one of production, testing")),
 	"MessageCloning":   state.MessageCloning(state.Value(42)),
 	"MessageLag":       state.MessageLag(72 << 20),
+	"MessageLost":      state.MessageLost("postgresql-k8s", "postgresql-k8s/2"),
 	"MessageHandover":  state.MessageHandover("postgresql-k8s-1"),
 	"MessageFailed":    state.MessageFailed(errors.New("cannot change the cluster's configuration: PATCH /config: status 503")),
 }
