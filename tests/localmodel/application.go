@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
 )
@@ -24,9 +25,7 @@ type Application struct {
 	model    *Model
 	name     string
 	life     life
-	charm    *Charm
-	revision int // counts deploy and refreshes
-	images   map[string]string
+	template                // of new pods
 	config   map[string]any // what the user set
 	trust    bool
 	token    string // of its service account
@@ -38,6 +37,13 @@ type Application struct {
 	version  string
 	ports    map[string][]string // endpoint to "5432/tcp"
 	stub     *Stub               // of one that has no charm
+}
+
+// A template is what pods are made from.
+type template struct {
+	charm    *Charm
+	revision int               // counts deploy and refreshes
+	images   map[string]string // root file systems by resource
 }
 
 // Deployment says what to deploy.
@@ -68,7 +74,7 @@ func (m *Model) Deploy(d Deployment) error {
 			return fmt.Errorf("cannot deploy %s: application already exists", d.Name)
 		}
 		app := &Application{
-			model: m, name: d.Name, life: alive, charm: charm, revision: 1, images: d.Images,
+			model: m, name: d.Name, life: alive, template: template{charm, 1, d.Images},
 			config: map[string]any{}, trust: d.Trust, token: newUUID(), want: d.Units,
 			status: unset(), ports: map[string][]string{},
 		}
@@ -111,6 +117,7 @@ func (a *Application) makeObjects() error {
 				"spec":     kubeapi.Object{"terminationGracePeriodSeconds": 30},
 			},
 		},
+		"status": kubeapi.Object{"currentRevision": a.hash(), "updateRevision": a.hash()},
 	})
 	if err != nil {
 		return err
@@ -361,15 +368,23 @@ func (m *Model) Refresh(name, charmPath string, images map[string]string) error 
 		if err != nil {
 			return fmt.Errorf("cannot refresh: %w", err)
 		}
-		app.charm = charm
-		app.revision++
-		for resource, image := range images {
-			app.images[resource] = image
-		}
+		all := maps.Clone(app.images)
+		maps.Copy(all, images)
+		app.template = template{charm, app.revision + 1, all}
+		_, err = m.store.Change("statefulsets", m.opts.Name, name, func(set kubeapi.Object) (kubeapi.Object, error) {
+			status, _ := set["status"].(kubeapi.Object)
+			status["updateRevision"] = app.hash()
+			return set, nil
+		})
 		m.agents.Go(func() { app.rollOut(app.revision) })
-		return nil
+		return err
 	})
 }
+
+// hash names the template as the controller of StatefulSets does.
+func (a *Application) hash() string { return hash(a, a.template) }
+
+func hash(a *Application, t template) string { return fmt.Sprint(a.name, "-", t.revision) }
 
 // rollOut replaces pods that do not have the revision yet, as a StatefulSet
 // does: last first, down to its partition, each when all after it are ready.
@@ -389,6 +404,7 @@ func (a *Application) rollOut(revision int) {
 		}
 		select {
 		case <-changed:
+		case <-m.after(100 * time.Millisecond): // readiness and the partition are Kubernetes'
 		case <-m.ctx.Done():
 			return
 		}
@@ -401,9 +417,9 @@ func (a *Application) nextToReplace(revision int) (next *Unit, done bool) {
 	}
 	for _, u := range slices.Backward(a.units) {
 		switch {
-		case u.revision == revision && !u.ready:
+		case u.made.revision == revision && !u.podReady():
 			return nil, false
-		case u.revision == revision:
+		case u.made.revision == revision:
 		case u.ordinal < a.partition():
 			return nil, false
 		default:
@@ -428,9 +444,9 @@ func (a *Application) partition() int {
 	return 0
 }
 
-// charmDir is where units find a copy of the application's charm.
-func (a *Application) imageOf(container string) string {
-	return a.images[a.charm.Meta.Containers[container].Resource]
+// imageOf is a container's root file system.
+func (t template) imageOf(container string) string {
+	return t.images[t.charm.Meta.Containers[container].Resource]
 }
 
 // storageDir is where a storage of a unit is kept.

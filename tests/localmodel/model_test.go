@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"charmhub.io/postgresql-k8s/tests/localmodel"
+	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
 )
 
 // inpod is the program that hook tools are, built once.
@@ -381,5 +382,47 @@ func TestHookToolErrors(t *testing.T) {
 		if output := got.Stdout + got.Stderr; got.Code != test.code || output != test.output {
 			t.Errorf("%s: exit %d, %q; want %d, %q", test.command, got.Code, output, test.code, test.output)
 		}
+	}
+}
+
+// TestRefreshFollowsThePartition replaces pods as a StatefulSet does.
+func TestRefreshFollowsThePartition(t *testing.T) {
+	w := newWorld(t, nil)
+	path := w.charm("ring", peers, "status-set active $hook")
+	w.deploy(path, 3)
+	revisions := func(s localmodel.Status) string {
+		var all []int
+		for _, u := range s.App("ring").Units {
+			all = append(all, u.Revision)
+		}
+		return fmt.Sprint(all)
+	}
+	partition := func(n int) {
+		_, err := w.Store().Change("statefulsets", w.Name(), "ring", func(set kubeapi.Object) (kubeapi.Object, error) {
+			set["spec"].(kubeapi.Object)["updateStrategy"] = kubeapi.Object{"rollingUpdate": kubeapi.Object{"partition": n}}
+			return set, nil
+		})
+		w.must(err)
+	}
+	partition(2)
+	w.must(w.Refresh("ring", path, nil))
+	w.wait("the last pod", func(s localmodel.Status) bool { return revisions(s) == "[1 1 2]" && idle(s, "ring", 3) })
+	hash := func(pod string) string {
+		labels, _ := w.Store().Get("pods", w.Name(), pod)["metadata"].(kubeapi.Object)["labels"].(kubeapi.Object)
+		return fmt.Sprint(labels["controller-revision-hash"])
+	}
+	if hash("ring-2") != "ring-2" || hash("ring-1") != "ring-1" {
+		t.Errorf("the pods are of %s and %s", hash("ring-2"), hash("ring-1"))
+	}
+	w.must(w.KillPod("ring/1")) // it comes again as it was
+	hooks := len(w.ran("ring/1"))
+	time.Sleep(300 * time.Millisecond)
+	if got := revisions(w.Status()); got != "[1 1 2]" || len(w.ran("ring/1")) != hooks {
+		t.Errorf("below the partition the revisions are %s, and a pod that came again ran %q", got, w.ran("ring/1")[hooks:])
+	}
+	partition(0)
+	w.wait("all pods", func(s localmodel.Status) bool { return revisions(s) == "[2 2 2]" && idle(s, "ring", 3) })
+	if got := w.ran("ring/1"); !slices.Equal(got[len(got)-3:], []string{"upgrade-charm", "config-changed", "start"}) {
+		t.Errorf("it ran %q", got)
 	}
 }

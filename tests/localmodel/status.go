@@ -107,7 +107,7 @@ func (a *Application) describe() AppStatus {
 	for _, u := range a.units {
 		unit := UnitStatus{
 			Name: u.name, Leader: u.isLeader(), Address: u.address(), Workload: u.status, Agent: u.agent,
-			Ready: u.ready, Revision: u.revision,
+			Ready: u.ready, Revision: u.made.revision,
 		}
 		if u.failed != nil {
 			unit.Workload = u.agent // as Juju shows a failed hook

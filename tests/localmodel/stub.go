@@ -21,9 +21,9 @@ type Stub struct {
 // interface.
 func (m *Model) DeployStub(name, endpoint, iface string) (*Stub, error) {
 	app := &Application{
-		model: m, name: name, life: alive, revision: 1, want: 1, token: newUUID(),
-		charm:  &Charm{Meta: Metadata{Name: "stub", Requires: map[string]EndpointMeta{endpoint: {Interface: iface}}}},
-		config: map[string]any{}, status: unset(), ports: map[string][]string{},
+		model: m, name: name, life: alive, want: 1, token: newUUID(),
+		template: template{revision: 1, charm: &Charm{Meta: Metadata{Name: "stub", Requires: map[string]EndpointMeta{endpoint: {Interface: iface}}}}},
+		config:   map[string]any{}, status: unset(), ports: map[string][]string{},
 	}
 	app.stub = &Stub{app: app, asks: map[string]string{}}
 	u := app.newUnit(0)

@@ -23,7 +23,8 @@ type Unit struct {
 	pod       Pod
 	podUID    string
 	born      time.Time // of the pod
-	revision  int
+	made      template  // what the pod was made from
+	charmless bool      // the pod was made again from an old template: its agent waits for the next
 	podEnd    func()    // ends what watches the pod
 	downSince time.Time // of the agent; zero when it runs
 	cutSince  time.Time // of the agent, from the controller; zero when it reaches it
@@ -153,7 +154,7 @@ func (u *Unit) nextHook() *Hook {
 	switch {
 	case u.replacing != nil:
 		return u.dueReplacementStop()
-	case !u.cutSince.IsZero():
+	case !u.cutSince.IsZero(), u.charmless:
 		return nil
 	case u.again != nil:
 		return u.again
@@ -294,8 +295,11 @@ func (u *Unit) storageKnown() bool {
 func (u *Unit) startPod() error {
 	m := u.app.model
 	m.mu.Lock()
-	spec := u.podSpec()
-	charm, revision := u.app.charm, u.app.revision
+	held := u.pod != nil && u.made.revision != u.app.revision && u.ordinal < u.app.partition()
+	if !held {
+		u.made = u.app.template
+	}
+	made, spec := u.made, u.podSpec()
 	m.mu.Unlock()
 
 	if err := os.RemoveAll(spec.Dir); err != nil {
@@ -305,15 +309,17 @@ func (u *Unit) startPod() error {
 	if err != nil {
 		return fmt.Errorf("cannot start pod of %s: %w", u.name, err)
 	}
-	if err := u.installCharm(pod, charm); err != nil {
-		return err
+	if !held {
+		if err := u.installCharm(pod, made.charm); err != nil {
+			return err
+		}
 	}
 	uid, err := u.createPodObject(pod)
 	if err != nil {
 		return fmt.Errorf("cannot start pod of %s: %w", u.name, err)
 	}
 	return m.do(func() error {
-		u.pod, u.podUID, u.revision, u.born = pod, uid, revision, m.now()
+		u.pod, u.podUID, u.charmless, u.born = pod, uid, held, m.now()
 		u.storageWait = time.Duration(m.random.Int64N(int64(m.opts.Timing.StorageAttach) + 1))
 		u.started, u.ready, u.downSince, u.cutSince = false, false, time.Time{}, time.Time{}
 		u.watchPod()
@@ -341,9 +347,9 @@ func (u *Unit) podSpec() PodSpec {
 	for _, s := range u.storageList() {
 		spec.Mounts = append(spec.Mounts, Mount{s.Dir, u.app.charm.Meta.storageLocation(s.ID)})
 	}
-	for i, name := range sortedKeys(u.app.charm.Meta.Containers) {
-		w := Workload{Name: name, Image: u.app.imageOf(name), Port: firstPebblePort + i}
-		for _, mount := range u.app.charm.Meta.Containers[name].Mounts {
+	for i, name := range sortedKeys(u.made.charm.Meta.Containers) {
+		w := Workload{Name: name, Image: u.made.imageOf(name), Port: firstPebblePort + i}
+		for _, mount := range u.made.charm.Meta.Containers[name].Mounts {
 			if s := u.storage(mount.Storage); s != nil {
 				w.Mounts = append(w.Mounts, Mount{s.Dir, mount.Location})
 			}
@@ -508,13 +514,16 @@ func (a *Application) elect() {
 // createPodObject tells the Kubernetes API of the pod.
 func (u *Unit) createPodObject(pod Pod) (uid string, err error) {
 	containers := []any{kubeapi.Object{"name": "charm", "image": "charm-base"}}
-	for _, name := range sortedKeys(u.app.charm.Meta.Containers) {
-		containers = append(containers, kubeapi.Object{"name": name, "image": u.app.imageOf(name)})
+	for _, name := range sortedKeys(u.made.charm.Meta.Containers) {
+		containers = append(containers, kubeapi.Object{"name": name, "image": u.made.imageOf(name)})
 	}
 	object, err := u.app.model.store.Create("pods", u.app.model.opts.Name, kubeapi.Object{
 		"metadata": kubeapi.Object{
-			"name":        u.podName(),
-			"labels":      kubeapi.Object{"app.kubernetes.io/name": u.app.name, "statefulset.kubernetes.io/pod-name": u.podName()},
+			"name": u.podName(),
+			"labels": kubeapi.Object{
+				"app.kubernetes.io/name": u.app.name, "statefulset.kubernetes.io/pod-name": u.podName(),
+				"controller-revision-hash": hash(u.app, u.made),
+			},
 			"annotations": kubeapi.Object{"unit.juju.is/id": u.name},
 			"ownerReferences": []any{kubeapi.Object{
 				"apiVersion": "apps/v1", "kind": "StatefulSet", "name": u.app.name, "uid": u.app.uid, "controller": true,
@@ -532,6 +541,17 @@ func (u *Unit) createPodObject(pod Pod) (uid string, err error) {
 	meta, _ := object["metadata"].(kubeapi.Object)
 	uid, _ = meta["uid"].(string)
 	return uid, nil
+}
+
+// podReady tells what the kubelet says of the pod.
+func (u *Unit) podReady() bool {
+	object := u.app.model.store.Get("pods", u.app.model.opts.Name, u.podName())
+	status, _ := object["status"].(kubeapi.Object)
+	conditions, _ := status["conditions"].([]any)
+	return u.replacing == nil && slices.ContainsFunc(conditions, func(c any) bool {
+		condition, _ := c.(kubeapi.Object)
+		return condition["type"] == "Ready" && condition["status"] == "True"
+	})
 }
 
 // markTerminating tells the Kubernetes API that the pod is to end.
