@@ -115,7 +115,7 @@ func relationStatus(obs state.Observed, results map[string]string, table *string
 	}
 	lines := []string{"RELATION\tAPPLICATION\tENDPOINT\tSTATE"}
 	for _, endpoint := range slices.Sorted(maps.Keys(obs.Relations)) {
-		if endpoint == state.PeerEndpoint {
+		if endpoint == state.PeerEndpoint || endpoint == state.UpgradeEndpoint {
 			continue
 		}
 		for _, r := range obs.Relations[endpoint] {

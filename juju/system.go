@@ -141,20 +141,22 @@ func severity(word string) state.Severity {
 
 func (s *System) readPeers(ctx context.Context) error {
 	s.facts.Relations = state.Relations{}
-	ids, err := s.tools.RelationIDs(ctx, state.PeerEndpoint)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		bag, err := s.tools.RelationGet(ctx, id, s.env.Unit.App)
-		if errors.Is(err, ErrNotFound) {
-			continue // it went away since relation-ids
-		}
+	for _, endpoint := range []string{state.PeerEndpoint, state.UpgradeEndpoint} {
+		ids, err := s.tools.RelationIDs(ctx, endpoint)
 		if err != nil {
 			return err
 		}
-		s.facts.Relations[state.PeerEndpoint] = append(s.facts.Relations[state.PeerEndpoint],
-			state.Relation{ID: id, Endpoint: state.PeerEndpoint, Read: true, RemoteApp: s.env.Unit.App, LocalApp: bag})
+		for _, id := range ids {
+			bag, err := s.tools.RelationGet(ctx, id, s.env.Unit.App)
+			if errors.Is(err, ErrNotFound) {
+				continue // it went away since relation-ids
+			}
+			if err != nil {
+				return err
+			}
+			s.facts.Relations[endpoint] = append(s.facts.Relations[endpoint],
+				state.Relation{ID: id, Endpoint: endpoint, Read: true, RemoteApp: s.env.Unit.App, LocalApp: bag})
+		}
 	}
 	return nil
 }
@@ -404,6 +406,18 @@ type Announce struct {
 // String implements state.Step.
 func (a Announce) String() string { return "announce: " + a.Text }
 
+// SetRefreshed tells the other units how far this one is with a refresh.
+type SetRefreshed struct {
+	Upgrade int
+	State   string
+}
+
+// String implements state.Step.
+func (s SetRefreshed) String() string { return "tell how far the refresh is: " + s.State }
+
+// refreshedKey is the key of what SetRefreshed told last in the unit's state.
+const refreshedKey = "refreshed"
+
 // announceKey is the key of the announcement in the unit's databag, and of what
 // was announced last in the unit's state.
 const announceKey = "member"
@@ -434,6 +448,9 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	}
 	if related && want.Announce != "" && obs.Memory[announceKey] != want.Announce {
 		steps = append(steps, Announce{peer.ID, want.Announce})
+	}
+	if upgrade, there := obs.Relations.Upgrade(); there && want.Refreshed != "" && obs.Memory[refreshedKey] != want.Refreshed {
+		steps = append(steps, SetRefreshed{upgrade.ID, want.Refreshed})
 	}
 	if want.Version != "" && obs.Memory[versionKey] != want.Version {
 		steps = append(steps, SetVersion{want.Version})
@@ -557,6 +574,11 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 			return err
 		}
 		return s.remember(ctx, announceKey, step.Text)
+	case SetRefreshed:
+		if err := s.tools.RelationSetUnit(ctx, step.Upgrade, map[string]string{state.StateKey: step.State}); err != nil {
+			return err
+		}
+		return s.remember(ctx, refreshedKey, step.State)
 	}
 	return fmt.Errorf("cannot apply %T to juju", step)
 }

@@ -444,3 +444,30 @@ func TestAnActionSeesItsParametersAndFreshSecrets(t *testing.T) {
 		t.Errorf("progress: %v, %q", err, m.calls)
 	}
 }
+
+func TestWhatUnitsTellOfARefresh(t *testing.T) {
+	t.Parallel()
+	m := newModel(false)
+	m.relations["upgrade"] = map[int]string{2: "db"}
+	m.bags["2 db"] = map[string]string{"upgrade-stack": "[0, 1]", "dependencies": "{}"}
+	s := m.system("start", newTestCache(t))
+	obs := observe(t, s)
+	if stack := obs.Stack(); !slices.Equal(stack, []int{0, 1}) {
+		t.Errorf("the stack is %v", stack)
+	}
+	for range 2 { // the second time it is known
+		for _, step := range s.Diff(obs, state.Desired{Refreshed: "completed"}) {
+			if err := s.Apply(t.Context(), step); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.commit()
+		obs = observe(t, s)
+	}
+	if got := m.bags["2 db/0"]["state"]; got != "completed" || m.called("relation-set") != 1 {
+		t.Errorf("it tells %q, in %d calls", got, m.called("relation-set"))
+	}
+	if steps := s.Diff(obs, state.Desired{}); len(steps) != 0 {
+		t.Errorf("without a wish the steps are %v", steps)
+	}
+}

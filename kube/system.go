@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,7 +81,7 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	}
 	kube := state.Kube{Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
 	for _, p := range pods.Items {
-		kube.Pods = append(kube.Pods, state.Pod{Name: p.Name, IP: p.Status.PodIP, Ready: ready(p), Labels: p.Labels})
+		kube.Pods = append(kube.Pods, podFacts(p))
 		if p.Name == s.unit.Pod() && len(p.OwnerReferences) > 0 {
 			o := p.OwnerReferences[0]
 			kube.Owner = state.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
@@ -95,16 +96,46 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 		orphans = orphans || facts.OwnerUID == ""
 		kube.Endpoints[e.Name] = facts
 	}
-	if !orphans || kube.Owner.Name == "" {
+	if kube.Owner.Name == "" || !orphans && !mixed(kube.Pods) {
 		return kube, nil
 	}
 	// What nobody owns is ours if it is younger than the application.
-	var owner metav1.PartialObjectMetadata
+	var owner appsv1.StatefulSet
 	if err := s.api.Read(ctx, "statefulsets/"+kube.Owner.Name, "", &owner); err != nil {
 		return state.Kube{}, err
 	}
 	kube.Owner.Created = owner.CreationTimestamp.Time
+	kube.Rollout = rollout(owner, kube.Pods)
 	return kube, nil
+}
+
+func podFacts(p corev1.Pod) state.Pod {
+	return state.Pod{
+		Name: p.Name, IP: p.Status.PodIP, Ready: ready(p), Labels: p.Labels,
+		Revision: p.Labels[appsv1.ControllerRevisionHashLabelKey], Created: p.CreationTimestamp.Time, Terminating: p.DeletionTimestamp != nil,
+	}
+}
+
+// mixed tells whether pods were made from different revisions of the template: only
+// then there is anything to know of a rollout.
+func mixed(pods []state.Pod) bool {
+	return slices.ContainsFunc(pods, func(p state.Pod) bool { return p.Revision != pods[0].Revision })
+}
+
+// rollout returns the one that is on its way. A change that the controller has not
+// seen yet has no revision.
+func rollout(set appsv1.StatefulSet, pods []state.Pod) state.Rollout {
+	if !mixed(pods) || set.Status.ObservedGeneration < set.Generation {
+		return state.Rollout{}
+	}
+	r := state.Rollout{Revision: set.Status.UpdateRevision, Replicas: 1}
+	if set.Spec.Replicas != nil {
+		r.Replicas = int(*set.Spec.Replicas)
+	}
+	if update := set.Spec.UpdateStrategy.RollingUpdate; update != nil && update.Partition != nil {
+		r.Partition = int(*update.Partition)
+	}
+	return r
 }
 
 func ready(p corev1.Pod) bool {
@@ -159,6 +190,17 @@ type OwnEndpoints struct{ Name string }
 // String implements state.Step.
 func (o OwnEndpoints) String() string { return "own endpoints " + o.Name }
 
+// SetPartition lets Kubernetes replace the pods from this ordinal on, and no others.
+type SetPartition struct{ Partition int }
+
+// String implements state.Step.
+func (p SetPartition) String() string {
+	return fmt.Sprintf("let pods be replaced from ordinal %d on", p.Partition)
+}
+
+// Asked implements state.Asked.
+func (SetPartition) Asked() {}
+
 // DeleteEndpoints removes one of Patroni's objects.
 type DeleteEndpoints struct{ Name string }
 
@@ -177,6 +219,9 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	}
 	for _, name := range want.Demoted {
 		steps = append(steps, LabelPod{name, map[string]string{state.RoleLabel: "replica"}})
+	}
+	if partition, wished := want.Partition.Get(); wished && (have.Rollout.Revision == "" || have.Rollout.Partition != partition) {
+		steps = append(steps, SetPartition{partition})
 	}
 	if !obs.Leader {
 		return steps
@@ -220,6 +265,9 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 	switch step := step.(type) {
 	case LabelPod:
 		return s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"labels": step.Labels}})
+	case SetPartition:
+		strategy := map[string]any{"rollingUpdate": map[string]any{"partition": step.Partition}}
+		return s.api.Merge(ctx, "statefulsets/"+s.owner.Name, map[string]any{"spec": map[string]any{"updateStrategy": strategy}})
 	case DeleteEndpoints:
 		return s.api.Delete(ctx, "endpoints/"+step.Name)
 	case OwnEndpoints:

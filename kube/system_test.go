@@ -215,7 +215,10 @@ func TestObserve(t *testing.T) {
 	want := state.Kube{
 		Owner:  state.Owner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "ours"},
 		Domain: "cluster.example",
-		Pods:   []state.Pod{{Name: "db-0", IP: "10.1.0.7", Ready: true, Labels: name}, {Name: "db-1", Labels: name}},
+		Pods: []state.Pod{
+			{Name: "db-0", IP: "10.1.0.7", Ready: true, Labels: name, Created: born.Local()},
+			{Name: "db-1", Labels: name, Created: born.Local()},
+		},
 		Services: map[string]state.KubeService{
 			"db": {Name: "db", Labels: name},
 		},
@@ -322,6 +325,80 @@ func TestWhatTheAPIDoesNotTellIsUnknown(t *testing.T) {
 			t.Errorf("it took %s, with a deadline of 20 ms", took)
 		}
 	})
+}
+
+func TestARolloutShowsInThePods(t *testing.T) {
+	t.Parallel()
+	set := func(s *apiServer, o object) {
+		s.objects[apps+"statefulsets/db"] = merged(s.objects[apps+"statefulsets/db"], o)
+	}
+	revision := func(s *apiServer, pod, hash string) {
+		s.objects[core+"pods/"+pod] = merged(s.objects[core+"pods/"+pod], object{"metadata": object{"labels": object{"controller-revision-hash": hash}}})
+	}
+	tests := []struct {
+		name   string
+		change func(*apiServer)
+		want   state.Rollout
+		looked bool
+	}{
+		{"pods of one revision tell of none", func(s *apiServer) { revision(s, "db-0", "db-a"); revision(s, "db-1", "db-a") }, state.Rollout{}, false},
+		{"pods of two revisions tell of one", func(s *apiServer) { revision(s, "db-0", "db-a"); revision(s, "db-1", "db-b") },
+			state.Rollout{Revision: "db-b", Replicas: 2, Partition: 1}, true},
+		{"without a partition it is 0", func(s *apiServer) {
+			revision(s, "db-1", "db-b")
+			s.objects[apps+"statefulsets/db"]["spec"] = object{"replicas": 5}
+		}, state.Rollout{Revision: "db-b", Replicas: 5}, true},
+		{"what the controller has not seen has no revision", func(s *apiServer) {
+			revision(s, "db-1", "db-b")
+			set(s, object{"metadata": object{"generation": 3}, "status": object{"observedGeneration": 2}})
+		}, state.Rollout{}, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer()
+			set(s, object{
+				"spec":   object{"replicas": 2, "updateStrategy": object{"rollingUpdate": object{"partition": 1}}},
+				"status": object{"updateRevision": "db-b", "currentRevision": "db-a"},
+			})
+			test.change(s)
+			got, _ := observe(t, s.system(t)).Kube.Get()
+			if got.Rollout != test.want {
+				t.Errorf("it is %+v, want %+v", got.Rollout, test.want)
+			}
+			looked := slices.ContainsFunc(s.asked(), func(r string) bool { return strings.HasPrefix(r, "GET "+apps+"statefulsets/db") })
+			if looked != test.looked {
+				t.Errorf("the StatefulSet was looked at: %t", looked)
+			}
+		})
+	}
+}
+
+func TestThePartitionIsSetByEveryUnit(t *testing.T) {
+	t.Parallel()
+	s := newServer()
+	system := s.system(t)
+	obs := observe(t, system)
+	obs.Leader = false
+	s.asked()
+	applyAll(t, system, obs, state.Desired{Partition: state.Value(1)})
+	requests := s.asked()
+	if len(requests) != 1 || !strings.HasPrefix(requests[0], "PATCH "+apps+"statefulsets/db?") || !strings.Contains(requests[0], `"partition": 1`) {
+		t.Errorf("the requests are %q", requests)
+	}
+	changeRollout(&obs, state.Rollout{Revision: "db-b", Replicas: 2, Partition: 1})
+	if steps := system.Diff(obs, state.Desired{Partition: state.Value(1)}); len(steps) != 0 {
+		t.Errorf("for the one that there is the steps are %v", steps)
+	}
+	if steps := system.Diff(obs, state.Desired{Partition: state.Value(0)}); len(steps) != 1 {
+		t.Errorf("for another one the steps are %v", steps)
+	}
+}
+
+func changeRollout(obs *state.Observed, rollout state.Rollout) {
+	k, _ := obs.Kube.Get()
+	k.Rollout = rollout
+	obs.Kube = state.Value(k)
 }
 
 // wishes are what handlers want of Kubernetes.

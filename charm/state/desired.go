@@ -43,6 +43,8 @@ type Desired struct {
 	Services  []KubeService
 	Endpoints []string // names of Patroni's objects, owned by the application
 	Leftovers []string // Patroni's objects of a dead namesake, to be deleted
+	// Partition is the lowest ordinal of the pods that Kubernetes may replace.
+	Partition Known[int]
 	// Juju
 	Secrets  []SecretWish
 	Fresh    []string       // labels of secrets that Juju should be asked for again
@@ -57,6 +59,9 @@ type Desired struct {
 	// Announce is what the other units should be woken for when it changes: how
 	// this member is. "" is no wish.
 	Announce string
+	// Refreshed is how far this unit is with a refresh, in upstream's words. "" is no
+	// wish.
+	Refreshed string
 
 	// Again asks for another dispatch as soon as Juju has committed this one.
 	Again bool

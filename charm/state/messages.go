@@ -145,6 +145,33 @@ const (
 	MessageStopping = "stopping"
 )
 
+// The statuses of a refresh; upstream's words where they say enough.
+const (
+	// MessageRefreshPaused is on the first unit that was refreshed, after pre-upgrade-check.
+	MessageRefreshPaused = "upgrade completed, run resume-upgrade to proceed"
+	// MessageNoRefreshed is for a primary that is next and has nobody to hand over to.
+	MessageNoRefreshed = "upgrading...: awaiting a refreshed replica that has every commit, to hand over to it"
+	// MessageRefreshUntold is for the moment before the leader has told clients.
+	MessageRefreshUntold = "upgrading...: awaiting the leader, to tell clients of the primary"
+	// MessageRefreshNoSuccessor is for the moment after a switchover.
+	MessageRefreshNoSuccessor = "upgrading...: awaiting a replica that has every commit, besides the next unit"
+)
+
+// MessageRefreshNext says which unit's pod is replaced next.
+func MessageRefreshNext(unit string) string { return "upgrading...: " + unit + " is next" }
+
+// MessageRefreshWaits says why no other pod is replaced now.
+func MessageRefreshWaits(unit, why string) string {
+	return fmt.Sprintf("upgrading...: awaiting %s, which is %s", unit, why)
+}
+
+// MessageRefreshHalted names what is wrong with a unit that was refreshed, and the
+// cures.
+func MessageRefreshHalted(app, unit, why string) string {
+	return fmt.Sprintf("upgrade failed: %s is %s, try: `juju refresh %s --revision ...` back to the one before, or `juju run %s/leader resume-upgrade`",
+		unit, why, app, app)
+}
+
 // MessageTrust names the cure for missing rights.
 // Blocked: the application may not use the Kubernetes API in its own namespace,
 // which Patroni needs.

@@ -5,6 +5,7 @@ import "fmt"
 // Names that are a contract with users, clients and the releases before this one.
 const (
 	PeerEndpoint     = "database-peers"
+	UpgradeEndpoint  = "upgrade"
 	DatabaseEndpoint = "database"
 	LegacyEndpoint   = "db"
 	AdminEndpoint    = "db-admin"

@@ -83,6 +83,9 @@ func UnitName(pod string) string {
 	return pod[:i] + "/" + pod[i+1:]
 }
 
+// PodOf is the name of a unit's pod.
+func PodOf(unit string) string { return strings.Replace(unit, "/", "-", 1) }
+
 // PodName is the name that a StatefulSet gives to the pod of a unit.
 func PodName(app string, number int) string { return fmt.Sprintf("%s-%d", app, number) }
 
@@ -240,6 +243,9 @@ type Member struct {
 // Running tells whether the member's server accepts connections.
 func (m Member) Running() bool { return m.State == "running" || m.State == "streaming" }
 
+// Well tells whether the member runs and, as a replica, follows.
+func (m Member) Well() bool { return m.Running() && !m.CatchingUp() }
+
 // CatchingUp tells whether the member is a replica that does not stream yet, and
 // misses something.
 func (m Member) CatchingUp() bool {
@@ -371,6 +377,7 @@ type Kube struct {
 	Pods      []Pod
 	Services  map[string]KubeService
 	Endpoints map[string]Endpoints // of Patroni's store, by name
+	Rollout   Rollout
 }
 
 // Pod returns the pod of that name.
@@ -395,6 +402,10 @@ type Pod struct {
 	IP     string
 	Ready  bool // so that Services lead to it
 	Labels map[string]string
+	// Revision is that of the template which the pod was made from.
+	Revision    string
+	Created     time.Time
+	Terminating bool
 }
 
 // Endpoints is an object in which Patroni keeps the state of the cluster.

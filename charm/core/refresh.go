@@ -1,0 +1,191 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// Refresh leads a rollout of the pods, which juju refresh causes. It looks at the
+// problems of the other handlers: it comes after them.
+//
+// Kubernetes replaces the highest ordinal first and goes on when that pod is ready,
+// which says nothing of the cluster. So the unit that was replaced last, the holder,
+// keeps the partition at itself from its first dispatch on, until the cluster can do
+// without the next one; then it lets that one go. A unit that is not well, or whose
+// charm does not run, lets nobody go: that halts the rollout without anybody's doing.
+// The leader keeps watch, too, for revisions that know nothing of this.
+//
+// Old and new revisions of the charm share databags meanwhile. The rule for that is:
+// a key that is missing or cannot be read says nothing, one that is not known stays.
+type Refresh struct{}
+
+// Name implements charm.Handler.
+func (Refresh) Name() string { return "refresh" }
+
+// Desire implements charm.Handler.
+func (Refresh) Desire(obs state.Observed, want *state.Desired) {
+	if _, known := obs.Kube.Get(); !known || obs.Leaving {
+		return
+	}
+	refresh, is := obs.Refresh()
+	want.Refreshed = progress(obs, refresh, is)
+	stack(obs, is, want)
+	published(obs, is, want)
+	holder := is && refresh.Holder(obs.Unit)
+	if !is || !obs.Leader && !holder {
+		return
+	}
+	if layer, wished := want.Layer.Get(); wished {
+		layer.Checks["pulse"] = beat(true)
+	}
+	v := judge(obs, refresh, holder && want.Status().Severity == state.Blocked)
+	if holder || watches(obs, refresh) {
+		v.wish(refresh, want)
+	}
+	if unit, why, halted := refresh.Halted(obs); halted {
+		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageRefreshHalted(obs.Unit.App, unit, why)})
+	} else if holder && v.message != "" {
+		want.Problem(state.Problem{Severity: state.Maintenance, Message: v.message})
+	}
+	want.Later = want.Later || holder && v.message != state.MessageRefreshPaused
+}
+
+// holderPatience is how long the leader leaves a rollout to the holder.
+const holderPatience = 30 * time.Second
+
+// watches tells whether the leader has to do what the holder does not. What the
+// holder may have done in this moment it does not undo.
+func watches(obs state.Observed, refresh state.Refresh) bool {
+	_, known := obs.Cluster.Get()
+	holder := refresh.Done
+	return known && refresh.Partition != refresh.Next &&
+		(len(holder) == 0 || obs.Now.Sub(holder[len(holder)-1].Created) > holderPatience)
+}
+
+// verdict is whether the next pod may be replaced now.
+type verdict struct {
+	free      bool
+	message   string       // why, if others have not said it
+	successor state.Member // who is to be the primary first, if it has a name
+}
+
+func (v verdict) wish(refresh state.Refresh, want *state.Desired) {
+	want.Successor = v.successor
+	switch {
+	case v.free:
+		want.Partition = state.Value(refresh.Next)
+	case !refresh.Fixed: // else the pod would come back as it was
+		want.Partition = state.Value(min(refresh.Next+1, refresh.Replicas-1))
+	}
+}
+
+func judge(obs state.Observed, refresh state.Refresh, blocked bool) verdict {
+	unit, why := refresh.Ill(obs)
+	switch {
+	case refresh.Resumed(obs):
+		if v := handover(obs, refresh); v.successor.Name != "" {
+			return v
+		}
+		return free(obs, refresh)
+	case unit == obs.Unit.Name, blocked:
+		return verdict{}
+	case unit != "":
+		return verdict{message: state.MessageRefreshWaits(unit, why)}
+	case refresh.Paused(obs):
+		return verdict{message: state.MessageRefreshPaused}
+	}
+	return handover(obs, refresh)
+}
+
+// handover frees the next pod when it is not the primary's and the cluster survives
+// without it. A primary hands over to a unit that stays: so it does only once.
+func handover(obs state.Observed, refresh state.Refresh) verdict {
+	cluster, _ := obs.Cluster.Get()
+	name := state.PodName(obs.Unit.App, refresh.Next)
+	next, _ := cluster.Member(name)
+	primary, _ := cluster.Primary()
+	switch {
+	case primary.Name == "":
+		return verdict{message: state.MessageStarting}
+	case primary.Name == name && !refresh.Fixed && len(refresh.Done) > 0:
+		successor, ok := cluster.Successor(func(m state.Member) bool { return state.PodNumber(m.Name) > refresh.Next })
+		if !ok {
+			return verdict{message: state.MessageNoRefreshed}
+		}
+		return verdict{message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor}
+	case untold(obs, primary):
+		return verdict{message: state.MessageRefreshUntold}
+	case refresh.Replicas == 2 && !refresh.Fixed && !next.Well():
+		// It was the primary a moment ago, and writes wait for it.
+		return verdict{message: state.MessageRefreshWaits(state.UnitName(name), next.State)}
+	case refresh.Replicas > 2 && cluster.Synchronous() && !slices.ContainsFunc(cluster.Members, func(m state.Member) bool {
+		return m.Synchronous() && m.Name != name
+	}):
+		return verdict{message: state.MessageRefreshNoSuccessor}
+	}
+	return free(obs, refresh)
+}
+
+func free(obs state.Observed, refresh state.Refresh) verdict {
+	return verdict{free: true, message: state.MessageRefreshNext(state.UnitName(state.PodName(obs.Unit.App, refresh.Next)))}
+}
+
+// progress is how far this unit is, in upstream's words: its leader waits for them.
+func progress(obs state.Observed, refresh state.Refresh, is bool) string {
+	if !is || !refresh.Has(obs.Unit) {
+		return "idle"
+	}
+	cluster, _ := obs.Cluster.Get()
+	if me, _ := cluster.Member(obs.Unit.Pod()); me.Well() {
+		return "completed"
+	}
+	if unit, _, halted := refresh.Halted(obs); halted && unit == obs.Unit.Name {
+		return "failed"
+	}
+	return "upgrading"
+}
+
+// stack keeps what pre-upgrade-check has noted, until all of it is refreshed.
+func stack(obs state.Observed, refreshing bool, want *state.Desired) {
+	upgrade, there := obs.Relations.Upgrade()
+	units, known := obs.Units.Get()
+	if !there || !known || upgrade.LocalApp[state.StackKey] == "" {
+		return
+	}
+	left := obs.Stack()
+	if !refreshing && len(left) != len(units) {
+		left = nil // it was for a rollout that is over
+	}
+	want.Databags = append(want.Databags, state.Databag{
+		Relation: upgrade.ID, Content: map[string]string{state.StackKey: state.StackText(left)},
+	})
+}
+
+// published notes the primary that clients are told of with the same commit.
+func published(obs state.Observed, refreshing bool, want *state.Desired) {
+	upgrade, there := obs.Relations.Upgrade()
+	primary, ok := obs.Primary()
+	_, known := obs.Published().Get()
+	name := primary.Name
+	switch {
+	case !refreshing:
+		name = ""
+	case !ok || !known:
+		return
+	}
+	if there && obs.Leader && upgrade.LocalApp[state.PublishedKey] != name {
+		want.Databags = append(want.Databags, state.Databag{
+			Relation: upgrade.ID, Content: map[string]string{state.PublishedKey: name},
+		})
+	}
+}
+
+// untold tells whether clients still know another primary: the next pod may be the
+// leader's, who would have to tell them. A leader that notes nothing is not waited for.
+func untold(obs state.Observed, primary state.Member) bool {
+	upgrade, _ := obs.Relations.Upgrade()
+	name := upgrade.LocalApp[state.PublishedKey]
+	return name != "" && name != primary.Name
+}
