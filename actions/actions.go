@@ -54,7 +54,7 @@ type Progress struct {
 
 // All returns every action; charmcraft.yaml declares the same ones.
 func All() []Action {
-	return []Action{getPrimary, getPassword, setPassword, promote, status, restart, reinitialize, report}
+	return []Action{getPrimary, getPassword, setPassword, promote, status, restart, reinitialize, preUpgradeCheck, resumeUpgrade, report}
 }
 
 // refusal is why an action cannot run. Some are upstream's words, which begin with
@@ -113,7 +113,7 @@ func members(obs state.Observed) (state.Cluster, state.Member, error) {
 }
 
 // well tells whether a member runs and, as a replica, follows.
-func well(m state.Member) bool { return m.Running() && !m.CatchingUp() }
+func well(m state.Member) bool { return m.Well() }
 
 // seconds are the whole and tenths of a second that an action took.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) }

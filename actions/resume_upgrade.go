@@ -1,0 +1,39 @@
+package actions
+
+import (
+	"fmt"
+
+	"charmhub.io/postgresql-k8s/charm/state"
+)
+
+// resumeUpgrade lets the next unit be refreshed: the one after the first, at which
+// pre-upgrade-check has a refresh wait, or whichever waits for one that is ill.
+var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observed) (Task, error) {
+	if err := mayUpgrade(obs); err != nil {
+		return nil, err
+	}
+	refresh, is := obs.Refresh()
+	ill := ""
+	if is {
+		ill, _ = refresh.Ill(obs)
+	}
+	switch {
+	case is && ill != "":
+	case len(obs.Stack()) == 0:
+		return nil, refusal("Nothing to resume, upgrade stack unset.")
+	case !is || !refresh.Paused(obs):
+		return nil, refusal("Upgrade can be resumed only once after juju refresh is called.")
+	}
+	asked := false
+	return func(view View, want *state.Desired) Progress {
+		if !asked {
+			asked, want.Partition = true, state.Value(refresh.Next)
+			note(view.Observed, want, state.ResumedKey, refresh.Step())
+			return Progress{}
+		}
+		if view.Failed != nil {
+			return Progress{Failure: refusal("Cannot set rolling update partition. " + view.Failed.Error())}
+		}
+		return Progress{Done: true, Results: map[string]string{"message": fmt.Sprintf("Upgrade will resume on unit %d", refresh.Next)}}
+	}, nil
+}}
