@@ -1,0 +1,405 @@
+//go:build localmodel
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"charmhub.io/postgresql-k8s/tests/localmodel"
+	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
+	"charmhub.io/postgresql-k8s/tests/localmodel/node"
+)
+
+// writer inserts increasing numbers, each once, and notes which were acknowledged.
+type writer struct {
+	name    string
+	connect func(context.Context) (*pgx.Conn, error)
+
+	mu   sync.Mutex
+	acks map[int]time.Time
+	last int
+}
+
+func (w *writer) run(ctx context.Context) {
+	var conn *pgx.Conn
+	for ctx.Err() == nil {
+		within, cancel := context.WithTimeout(ctx, 3*time.Second)
+		err := w.insert(within, &conn)
+		cancel()
+		if err != nil && conn != nil {
+			go func(c *pgx.Conn) { _ = c.Close(context.Background()) }(conn)
+			conn = nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (w *writer) insert(ctx context.Context, conn **pgx.Conn) (err error) {
+	if *conn == nil {
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if *conn, err = w.connect(short); err != nil {
+			*conn = nil
+			return err
+		}
+	}
+	w.mu.Lock()
+	w.last++
+	n := w.last
+	w.mu.Unlock()
+	if _, err := (*conn).Exec(ctx, "INSERT INTO written_"+w.name+" VALUES ($1)", n); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acks[n] = time.Now()
+	return nil
+}
+
+// gaps are the pauses between acknowledged writes that clients notice, and the
+// longest one.
+func (w *writer) gaps() (all []string, longest time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var times []time.Time
+	for _, at := range w.acks {
+		times = append(times, at)
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	for i := 1; i < len(times); i++ {
+		gap := times[i].Sub(times[i-1])
+		longest = max(longest, gap)
+		if gap > 500*time.Millisecond {
+			all = append(all, fmt.Sprintf("%.1f", gap.Seconds()))
+		}
+	}
+	return all, longest
+}
+
+// writers write through what a related application is told: addresses, and names.
+type writers struct {
+	*world
+	all  []*writer
+	stop func()
+	done sync.WaitGroup
+	user string
+	pass string
+}
+
+func (w *world) write2(s *localmodel.Stub) *writers {
+	w.t.Helper()
+	all := &writers{world: w}
+	reply := map[string]string{}
+	w.eventually("credentials", func() bool {
+		bag, err := s.Answer()
+		if err != nil || bag["secret-user"] == "" || bag["endpoints"] == "" {
+			return false
+		}
+		reply, err = s.Secret(bag["secret-user"])
+		return err == nil && reply["uris"] != ""
+	})
+	all.user, all.pass = reply["username"], reply["password"]
+	dns := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, node.Gateway.String()+":53")
+	}}
+	dial := func(ctx context.Context, host string) (*pgx.Conn, error) {
+		config, err := pgx.ParseConfig(fmt.Sprintf("postgresql://%s:%s@%s/shop?sslmode=disable", all.user, all.pass, host))
+		if err != nil {
+			return nil, err
+		}
+		config.LookupFunc = dns.LookupHost
+		return pgx.ConnectConfig(ctx, config)
+	}
+	uri, err := url.Parse(reply["uris"])
+	w.must(err)
+	all.all = []*writer{
+		{name: "endpoints", acks: map[int]time.Time{}, connect: func(ctx context.Context) (*pgx.Conn, error) {
+			bag, err := s.Answer()
+			if err != nil {
+				return nil, err
+			}
+			return dial(ctx, bag["endpoints"])
+		}},
+		{name: "uris", acks: map[int]time.Time{}, connect: func(ctx context.Context) (*pgx.Conn, error) { return dial(ctx, uri.Host) }},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	all.stop = func() { cancel(); all.done.Wait() }
+	w.t.Cleanup(all.stop)
+	for _, one := range all.all {
+		w.eventually("a table", func() bool {
+			conn, err := one.connect(ctx)
+			if err != nil {
+				return false
+			}
+			defer conn.Close(ctx)
+			_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS written_"+one.name+" (n int)")
+			return err == nil
+		})
+		all.done.Go(func() { one.run(ctx) })
+	}
+	return all
+}
+
+// end stops the writers, wants every acknowledged row once, and no pause that is
+// longer than the limit; 0 is none.
+func (a *writers) end(limit time.Duration) {
+	a.t.Helper()
+	a.stop()
+	for _, one := range a.all {
+		conn, err := one.connect(context.Background())
+		a.must(err)
+		rows, err := conn.Query(context.Background(), "SELECT n FROM written_"+one.name)
+		a.must(err)
+		numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		a.must(err)
+		_ = conn.Close(context.Background())
+		count := map[int]int{}
+		for _, n := range numbers {
+			count[n]++
+		}
+		lost, twice := 0, 0
+		for n := range one.acks {
+			if count[n] == 0 {
+				lost++
+			}
+		}
+		for _, c := range count {
+			if c > 1 {
+				twice++
+			}
+		}
+		gaps, longest := one.gaps()
+		a.t.Logf("FIGURES through %s: %d rows acknowledged, %d lost, %d twice; pauses of more than 0.5 s: %v", one.name, len(one.acks), lost, twice, gaps)
+		if lost+twice > 0 {
+			a.t.Errorf("through %s %d rows are lost and %d are there twice", one.name, lost, twice)
+		}
+		if limit != 0 && longest > limit {
+			a.t.Errorf("through %s the longest pause is %s", one.name, longest)
+		}
+	}
+}
+
+// timeline counts promotions.
+func (w *world) timeline() int {
+	w.t.Helper()
+	n, err := strconv.Atoi(w.psql(unit0, "SELECT timeline_id FROM pg_control_checkpoint()"))
+	w.must(err)
+	return n
+}
+
+// anotherCharm is the charm as another file, and anotherImage the image as another
+// directory, changed.
+func (w *world) anotherCharm() string {
+	w.t.Helper()
+	data, err := os.ReadFile(charm)
+	w.must(err)
+	path := filepath.Join(w.t.TempDir(), "another.charm")
+	w.must(os.WriteFile(path, data, 0o644))
+	return path
+}
+
+func (w *world) anotherImage(change func(root string)) map[string]string {
+	w.t.Helper()
+	root, err := os.MkdirTemp(dir, "image-")
+	w.must(err)
+	w.t.Cleanup(func() { _ = os.RemoveAll(root) })
+	out, err := exec.Command("cp", "-al", image+"/.", root).CombinedOutput() // hard links: nothing is copied
+	if err != nil {
+		w.t.Fatalf("cannot copy the image: %v: %s", err, out)
+	}
+	if change != nil {
+		change(root)
+	}
+	return map[string]string{"postgresql-image": root}
+}
+
+// refreshed waits until all units have a revision and are well.
+func (w *world) refreshed(units, revision int) time.Duration {
+	w.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	w.must(w.Wait(ctx, fmt.Sprint("revision ", revision), func(s localmodel.Status) bool {
+		return s.Settled(app, units) && !slices.ContainsFunc(s.App(app).Units, func(u localmodel.UnitStatus) bool { return u.Revision != revision })
+	}))
+	w.streaming(unit0, units-1)
+	return time.Since(began)
+}
+
+func (w *world) partition() string {
+	set := w.Store().Get("statefulsets", w.Name(), app)
+	for _, field := range []string{"spec", "updateStrategy", "rollingUpdate"} {
+		set, _ = set[field].(kubeapi.Object)
+	}
+	return fmt.Sprint(set["partition"])
+}
+
+func (w *world) shop() *localmodel.Stub {
+	w.t.Helper()
+	s, err := w.DeployStub("shop", "db", "postgresql_client")
+	w.must(err)
+	w.must(s.Ask(map[string]string{"database": "shop", "requested-secrets": inSecrets}))
+	w.must(w.Integrate(app+":database", "shop:db"))
+	return s
+}
+
+// TestRefresh refreshes three units to another revision and another image, and back,
+// as the documentation says and as people in a hurry do.
+func TestRefresh(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(3)
+	w.settle(3)
+	w.voters(2)
+	write := w.write2(w.shop())
+	w.settle(3)
+
+	other, path := w.anotherImage(nil), w.anotherCharm()
+	t.Run("with pre-upgrade-check, the primary elsewhere", func(t *testing.T) {
+		w := w.in(t)
+		w.refused(w.leader(), "resume-upgrade", nil, "Nothing to resume, upgrade stack unset.")
+		if w.primary() == unit0 {
+			w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
+			w.settle(3)
+			w.voters(2)
+		}
+		before := w.timeline()
+		began := time.Now()
+		w.act(w.leader(), "pre-upgrade-check", nil)
+		t.Logf("FIGURES pre-upgrade-check took %.1f s", time.Since(began).Seconds())
+		w.refused(w.leader(), "resume-upgrade", nil, "Upgrade can be resumed only once after juju refresh is called.")
+		w.must(w.Refresh(app, path, other))
+		w.shows(app+"/2", "maintenance", "upgrade completed, run resume-upgrade to proceed")
+		w.refused(w.leader(), "pre-upgrade-check", nil, "Cannot run pre-upgrade checks, cluster already upgrading.")
+		time.Sleep(3 * time.Second)
+		if units := w.Status().App(app).Units; units[0].Revision != 1 || units[1].Revision != 1 || w.primary() != unit0 {
+			t.Errorf("before resume-upgrade the units are %+v", units)
+		}
+		began = time.Now()
+		if got := fmt.Sprint(w.act(w.leader(), "resume-upgrade", nil).Results["message"]); got != "Upgrade will resume on unit 1" {
+			t.Errorf("resume-upgrade says %q", got)
+		}
+		w.refreshed(3, 2)
+		t.Logf("FIGURES two units took %.1f s", time.Since(began).Seconds())
+		w.switchovers(before, 2)
+	})
+	t.Run("at once and back", func(t *testing.T) {
+		w := w.in(t)
+		before := w.timeline()
+		began := time.Now()
+		w.must(w.Refresh(app, charm, map[string]string{"postgresql-image": image}))
+		w.refreshed(3, 3)
+		t.Logf("FIGURES three units took %.1f s", time.Since(began).Seconds())
+		w.switchovers(before, 2)
+	})
+	write.end(0)
+}
+
+func (w *world) switchovers(before, most int) {
+	w.t.Helper()
+	n := w.timeline() - before
+	w.t.Logf("FIGURES %d switchovers; the primary is %s", n, w.primary())
+	if n > most {
+		w.t.Errorf("there were %d switchovers", n)
+	}
+}
+
+// TestRefreshHalts refreshes to an image whose PostgreSQL does not start, and back.
+func TestRefreshHalts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(3)
+	w.settle(3)
+	w.voters(2)
+	write := w.write2(w.shop())
+	w.settle(3)
+	before := w.timeline()
+	primary := w.primary()
+	broken := w.anotherImage(func(root string) {
+		server := filepath.Join(root, "usr/lib/postgresql/17/bin/postgres")
+		w.must(os.Remove(server)) // not the file that is linked
+		w.must(os.WriteFile(server, []byte("#!/bin/sh\necho broken >&2\nexit 1\n"), 0o755))
+	})
+	w.must(w.Refresh(app, charm, broken))
+	w.wait("halt", func(s localmodel.Status) bool {
+		u := s.App(app).Units[2]
+		return u.Workload.Status == "blocked" && strings.Contains(u.Workload.Message, "upgrade failed: "+app+"/2 is ")
+	})
+	t.Logf("the unit shows %q", w.Status().App(app).Units[2].Workload.Message)
+	w.eventually("the leader's word", func() bool { u, _ := unitOf(w.Status(), w.leader()); return u.Workload.Status == "blocked" })
+	if units := w.Status().App(app).Units; units[0].Revision != 1 || units[1].Revision != 1 || w.partition() != "2" {
+		t.Errorf("it went on: %+v, partition %s", units, w.partition())
+	}
+	w.act(w.leader(), "pre-upgrade-check", nil)
+	w.must(w.Refresh(app, charm, map[string]string{"postgresql-image": image}))
+	w.shows(app+"/2", "maintenance", "upgrade completed, run resume-upgrade to proceed")
+	if n := w.timeline() - before; n != 0 && primary != app+"/2" {
+		t.Errorf("there were %d switchovers from %s", n, primary)
+	}
+	w.act(w.leader(), "resume-upgrade", nil)
+	w.refreshed(3, 3)
+	w.switchovers(before, 2)
+	write.end(0)
+}
+
+// TestRefreshOfFew refreshes one unit, and two.
+func TestRefreshOfFew(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(1)
+	w.settle(1)
+	write := w.write2(w.shop())
+	w.act(unit0, "pre-upgrade-check", nil)
+	w.must(w.Refresh(app, w.anotherCharm(), nil))
+	t.Logf("FIGURES one unit took %.1f s", w.refreshed(1, 2).Seconds())
+	w.must(w.AddUnit(app, 1))
+	w.settle(2)
+	w.voters(1)
+	before := w.timeline()
+	w.must(w.Refresh(app, charm, nil))
+	t.Logf("FIGURES two units took %.1f s", w.refreshed(2, 3).Seconds())
+	w.switchovers(before, 2)
+	write.end(0)
+}
+
+// TestRefreshKilled refreshes while the charm is killed at every call of Kubernetes'
+// partition, and now and then elsewhere.
+func TestRefreshKilled(t *testing.T) {
+	var mu sync.Mutex
+	calls, on := 0, false
+	w := newWorld(t, func(o *localmodel.Options) {
+		o.Faults.Tool = func(localmodel.ToolCall) localmodel.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			if calls++; on && calls%23 == 0 {
+				return localmodel.KillAfter
+			}
+			return localmodel.NoFault
+		}
+	})
+	w.deploy(3)
+	w.settle(3)
+	w.voters(2)
+	write := w.write2(w.shop())
+	w.settle(3)
+	before := w.timeline()
+	set := func(to bool) { mu.Lock(); on = to; mu.Unlock() }
+	set(true)
+	w.must(w.Refresh(app, w.anotherCharm(), nil))
+	w.eventually("the last unit's turn", func() bool { return w.Status().App(app).Units[0].Revision == 2 })
+	set(false)
+	t.Logf("FIGURES three units took %.1f s more", w.refreshed(3, 2).Seconds())
+	w.switchovers(before, 2)
+	write.end(0)
+}
