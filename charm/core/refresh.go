@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -163,7 +164,8 @@ func stack(obs state.Observed, refreshing bool, want *state.Desired) {
 	})
 }
 
-// published notes the primary that clients are told of with the same commit.
+// published notes the primary that clients are told of, when nothing is left to be
+// told: Juju commits the note and what was told together.
 func published(obs state.Observed, refreshing bool, want *state.Desired) {
 	upgrade, there := obs.Relations.Upgrade()
 	primary, ok := obs.Primary()
@@ -172,7 +174,7 @@ func published(obs state.Observed, refreshing bool, want *state.Desired) {
 	switch {
 	case !refreshing:
 		name = ""
-	case !ok || !known:
+	case !ok || !known || want.Again || len(want.Look) > 0 || !maps.EqualFunc(want.Clients, obs.Clients, toldTheSame):
 		return
 	}
 	if there && obs.Leader && upgrade.LocalApp[state.PublishedKey] != name {
@@ -181,6 +183,8 @@ func published(obs state.Observed, refreshing bool, want *state.Desired) {
 		})
 	}
 }
+
+func toldTheSame(a, b state.Client) bool { return a.Digest == b.Digest }
 
 // untold tells whether clients still know another primary: the next pod may be the
 // leader's, who would have to tell them. A leader that notes nothing is not waited for.

@@ -214,6 +214,19 @@ func TestRefreshInUpstreamsWords(t *testing.T) {
 	}
 }
 
+// A restart would take a member away besides the one whose pod is replaced.
+func TestNothingIsRestartedDuringARefresh(t *testing.T) {
+	t.Parallel()
+	for next, want := range map[int]string{1: "", -1: "db-0"} {
+		obs := rolling(0, next, 0)
+		obs.Leader = true
+		member(0, func(m *state.Member) { m.PendingRestart = true })(&obs)
+		if got := desire(obs, Restarts{}).Restart.Name; got != want {
+			t.Errorf("with %d to go %q is restarted", next+1, got)
+		}
+	}
+}
+
 func databag(stack string) []state.Databag {
 	return []state.Databag{{Relation: 5, Content: map[string]string{"upgrade-stack": stack}}}
 }
@@ -231,6 +244,7 @@ func TestRefreshNotesThePublishedPrimary(t *testing.T) {
 		{"while pods are replaced", 1, "", nil, "db-0"},
 		{"once", 1, "db-0", nil, "-"},
 		{"but not what nobody can be told", 1, "db-2", func(o *state.Observed) { o.Database = state.Unknown[state.Catalog]("away") }, "-"},
+		{"nor before clients are told", 1, "db-2", func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: "of db-2"}} }, "-"},
 		{"nor on another unit", 1, "db-2", func(o *state.Observed) { o.Leader = false }, "-"},
 		{"until all are", -1, "db-2", nil, ""},
 		{"and nothing at rest", -1, "", nil, "-"},
