@@ -161,9 +161,6 @@ func (s *System) readPeers(ctx context.Context) error {
 	return nil
 }
 
-// clientsKey has the leaders' record of the client relations.
-const clientsKey = "clients"
-
 // readClients reads the client relations that may have changed: the one that the
 // event is about, and those that are not on record.
 func (s *System) readClients(ctx context.Context) error {
@@ -172,7 +169,7 @@ func (s *System) readClients(ctx context.Context) error {
 	if !s.facts.Leader || !ok {
 		return nil // only the leader serves clients
 	}
-	if text := peer.LocalApp[clientsKey]; text != "" {
+	if text := peer.LocalApp[state.ClientsKey]; text != "" {
 		if json.Unmarshal([]byte(text), &s.facts.Clients) != nil {
 			s.facts.Clients = map[int]state.Client{} // not ours: look at all of them
 		}
@@ -627,7 +624,7 @@ func (s *System) setClients(ctx context.Context, step SetClients) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the record of client relations: %w", err)
 	}
-	if err := s.tools.RelationSet(ctx, step.Peer, map[string]string{clientsKey: string(text)}); err != nil {
+	if err := s.tools.RelationSet(ctx, step.Peer, map[string]string{state.ClientsKey: string(text)}); err != nil {
 		return err
 	}
 	s.facts.Clients = maps.Clone(step.Clients)

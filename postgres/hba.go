@@ -18,10 +18,13 @@ func HBA() []string {
 		"host replication replication all scram-sha-256",
 		"host samerole,postgres +" + state.RelationAccess + " all scram-sha-256",
 		"host all +" + state.AnyDatabase + " all scram-sha-256",
-		"host all +" + state.RelationAccess + " all reject",
+		rejectOthers,
 		"host all all all scram-sha-256",
 	}
 }
+
+// rejectOthers keeps users of relations out of databases that are not theirs.
+const rejectOthers = "host all +" + state.RelationAccess + " all reject"
 
 // Ident are the lines of pg_ident.conf: the operating system's postgres user is
 // the database's backup user on the local socket.

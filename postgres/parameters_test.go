@@ -156,3 +156,31 @@ func TestHandler(t *testing.T) {
 		})
 	}
 }
+
+// Users whom upstream has made are in none of the groups that we let in until a
+// leader of ours has served their relations.
+func TestUsersOfUpstreamAreLetInUntilTheyAreServed(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		bag     map[string]string
+		rejects bool
+	}{
+		{"an application of ours", map[string]string{}, true},
+		{"one of upstream's", map[string]string{"user_hash": "x"}, false},
+		{"one whose relations are being served", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"shop","digest":"pending"}}`}, false},
+		{"one whose relations are served", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"shop","digest":"abcd-1234"}}`}, true},
+	} {
+		var want state.Desired
+		postgres.Handler{}.Desire(state.Observed{
+			Workload: state.Value(state.Workload{Servers: []state.Server{server}}), Config: config.Parse(nil),
+			Relations: state.Relations{"database-peers": {{LocalApp: test.bag}}},
+		}, &want)
+		if got := slices.Contains(want.HBA, "host all +relation_access all reject"); got != test.rejects {
+			t.Errorf("%s: others are rejected: %t", test.name, got)
+		}
+		if last := want.HBA[len(want.HBA)-1]; last != "host all all all scram-sha-256" {
+			t.Errorf("%s: the last line is %q", test.name, last)
+		}
+	}
+}

@@ -81,7 +81,8 @@ func leftover(e state.Endpoints, owner state.Owner) bool {
 }
 
 // storeReady tells whether Patroni's objects are all this application's, so that
-// a member neither joins a dead namesake's cluster nor outlives its own.
+// a member neither joins a dead namesake's cluster nor outlives its own. Nobody owns
+// those of a cluster that upstream made, until a leader of ours does that.
 func storeReady(kube state.Kube, wished []string) bool {
 	for _, e := range kube.Endpoints {
 		if leftover(e, kube.Owner) {
@@ -89,7 +90,9 @@ func storeReady(kube state.Kube, wished []string) bool {
 		}
 	}
 	for _, name := range wished {
-		if kube.Owner.UID == "" || kube.Endpoints[name].OwnerUID != kube.Owner.UID {
+		e, exists := kube.Endpoints[name]
+		unowned := exists && e.OwnerUID == "" && !kube.Owner.Created.IsZero() // and younger than we are
+		if kube.Owner.UID == "" || e.OwnerUID != kube.Owner.UID && !unowned {
 			return false
 		}
 	}

@@ -64,3 +64,30 @@ func TestLeftovers(t *testing.T) {
 		t.Error("without knowing our age, what nobody owns was taken for a left-over")
 	}
 }
+
+// In a refresh from upstream its leader is at work while the first of our members
+// starts, and nobody owns Patroni's objects.
+func TestAMemberJoinsAClusterThatNobodyOwns(t *testing.T) {
+	t.Parallel()
+	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	kube := func(created time.Time, names ...string) state.Kube {
+		k := state.Kube{Owner: state.Owner{Name: "db", UID: "ours", Created: created}, Endpoints: map[string]state.Endpoints{}}
+		for _, name := range names {
+			k.Endpoints[name] = state.Endpoints{Name: name, Created: born}
+		}
+		return k
+	}
+	for name, test := range map[string]struct {
+		kube state.Kube
+		want bool
+	}{
+		"that is younger than the application": {kube(born.Add(-time.Hour), store...), true},
+		"but not one that is older":            {kube(born.Add(time.Hour), store...), false},
+		"nor one that may be":                  {kube(time.Time{}, store...), false},
+		"nor one that is not complete":         {kube(born.Add(-time.Hour), store[:2]...), false},
+	} {
+		if got := storeReady(test.kube, store); got != test.want {
+			t.Errorf("%s: it joins: %t", name, got)
+		}
+	}
+}

@@ -122,7 +122,8 @@ func handover(obs state.Observed, refresh state.Refresh) verdict {
 		// It was the primary a moment ago, and writes wait for it.
 		return verdict{message: state.MessageRefreshWaits(state.UnitName(name), next.State)}
 	case refresh.Replicas > 2 && cluster.Synchronous() && !slices.ContainsFunc(cluster.Members, func(m state.Member) bool {
-		return m.Synchronous() && m.Name != name
+		// Where Patroni chooses who confirms commits it chooses anew when that one goes.
+		return m.Synchronous() && (m.Name != name || cluster.Dynamic["synchronous_mode"] != "quorum")
 	}):
 		return verdict{message: state.MessageRefreshNoSuccessor}
 	}

@@ -93,6 +93,12 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 		{"after a switchover another replica must have every commit", 1, 0, 1, []func(*state.Observed){
 			takesOver(1), member(2, func(m *state.Member) { m.Role = "replica" }),
 		}, 1, "", "upgrading...: awaiting a replica that has every commit"},
+		{"where Patroni chooses it may be the next one", 2, 1, 2, []func(*state.Observed){
+			member(1, func(m *state.Member) { m.Role = "sync_standby" }), member(2, func(m *state.Member) { m.Role = "replica" }),
+			func(o *state.Observed) {
+				changeKnown(&o.Cluster, func(c *state.Cluster) { c.Dynamic = map[string]any{"synchronous_mode": true} })
+			},
+		}, 1, "", "upgrading...: db/1 is next"},
 		{"and clients must know of the new primary", 1, 0, 1, []func(*state.Observed){takesOver(1), note("published", "db-0")}, 1, "", "upgrading...: awaiting the leader"},
 		{"then the last one goes", 1, 0, 1, []func(*state.Observed){takesOver(1)}, 0, "", "upgrading...: db/0 is next"},
 		{"without a primary nobody goes", 2, 1, 1, []func(*state.Observed){member(0, func(m *state.Member) { m.Role = "quorum_standby"; m.State = "streaming" })}, 2, "", "awaiting for cluster to start"},

@@ -57,6 +57,13 @@ func ClientSecret(endpoint string, relation int, request, group string) string {
 	return fmt.Sprintf("%s.%d.%s.%s.secret", endpoint, relation, request, group)
 }
 
+// ClientsKey of the peers' databag is the leaders' record of the client relations.
+const ClientsKey = "clients"
+
+// UpstreamKey of the peers' databag is one that upstream's leaders write and ours do
+// not: the users of relations as it knows them.
+const UpstreamKey = "user_hash"
+
 // PendingDigest is the digest of a relation that has not got all of its reply, or
 // whose user's password may not be the secret's.
 const PendingDigest = "pending"

@@ -403,3 +403,101 @@ func TestRefreshKilled(t *testing.T) {
 	w.switchovers(before, 2)
 	write.end(0)
 }
+
+// upstream leaves behind what upstream's charm of track 14 does.
+const upstream = "../testdata/upstream"
+
+// objects of Kubernetes that upstream's charm makes: Services with a selector by
+// role, and the labels by which Patroni finds its members.
+func (w *world) upstreamObjects() {
+	w.t.Helper()
+	ports := []any{kubeapi.Object{"name": "api", "port": 8008}, kubeapi.Object{"name": "database", "port": 5432}}
+	for name, role := range map[string]string{app + "-primary": "primary", app + "-replicas": "replica"} {
+		_, err := w.Store().Create("services", w.Name(), kubeapi.Object{
+			"metadata": kubeapi.Object{"name": name, "labels": kubeapi.Object{"app.kubernetes.io/name": app}},
+			"spec": kubeapi.Object{"ports": ports, "selector": kubeapi.Object{
+				"app.kubernetes.io/name": app, "cluster-name": "patroni-" + app, "role": role,
+			}},
+		})
+		w.must(err)
+	}
+	for n := range 3 {
+		w.eventually("a pod", func() bool {
+			_, err := w.Store().Change("pods", w.Name(), fmt.Sprint(app, "-", n), func(pod kubeapi.Object) (kubeapi.Object, error) {
+				labels, _ := pod["metadata"].(kubeapi.Object)["labels"].(kubeapi.Object)
+				labels["application"], labels["cluster-name"] = "patroni", "patroni-"+app
+				return pod, nil
+			})
+			return err == nil
+		})
+	}
+}
+
+// setPartition does what upstream's leader does.
+func (w *world) setPartition(n int) {
+	w.t.Helper()
+	_, err := w.Store().Change("statefulsets", w.Name(), app, func(set kubeapi.Object) (kubeapi.Object, error) {
+		spec, _ := set["spec"].(kubeapi.Object)
+		spec["updateStrategy"] = kubeapi.Object{"type": "RollingUpdate", "rollingUpdate": kubeapi.Object{"partition": n}}
+		return set, nil
+	})
+	w.must(err)
+}
+
+// TestRefreshFromUpstream refreshes from what upstream leaves behind, with its
+// pre-upgrade-check and without, while clients write that it has served.
+func TestRefreshFromUpstream(t *testing.T) {
+	for name, checked := range map[string]bool{"with its pre-upgrade-check": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(o *localmodel.Options) { o.Timing.UpdateStatus = 2 * time.Second })
+			w.must(w.Deploy(localmodel.Deployment{
+				Charm: upstream, Name: app, Units: 3, Trust: true, Images: map[string]string{"postgresql-image": image},
+			}))
+			w.upstreamObjects()
+			s := w.shop()
+			w.eventually("three members", func() bool {
+				out, err := w.tryPsql(unit0, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+				return err == nil && out == "2"
+			})
+			write := w.write2(s)
+			passwords, before := w.passwords(), w.timeline()
+			told, err := s.Answer()
+			w.must(err)
+			system := w.psql(unit0, "SELECT system_identifier FROM pg_control_system()")
+			w.psql(unit0, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('of upstream')")
+			time.Sleep(5 * time.Second)
+			if checked {
+				w.act(w.leader(), "pre-upgrade-check", nil)
+				w.setPartition(2)
+			}
+			w.must(w.Refresh(app, charm, nil))
+			if checked {
+				w.shows(app+"/2", "maintenance", "upgrade completed, run resume-upgrade to proceed")
+				w.setPartition(1) // what its resume-upgrade does
+			}
+			t.Logf("FIGURES three units took %.1f s", w.refreshed(3, 2).Seconds())
+			w.switchovers(before, 2)
+			time.Sleep(5 * time.Second)
+			write.end(0)
+			if got := w.passwords(); fmt.Sprint(got) != fmt.Sprint(passwords) {
+				t.Errorf("the passwords are %v, they were %v", got, passwords)
+			}
+			now, err := s.Answer()
+			w.must(err)
+			secret, err := s.Secret(now["secret-user"])
+			w.must(err)
+			if now["secret-user"] != told["secret-user"] || secret["username"] != write.user || secret["password"] != write.pass {
+				t.Errorf("the client is told %v, it was %v", now, told)
+			}
+			if got := w.psql(unit0, "SELECT word FROM kept"); got != "of upstream" || w.psql(unit0, "SELECT system_identifier FROM pg_control_system()") != system {
+				t.Errorf("the data are %q", got)
+			}
+			for _, u := range w.Status().App(app).Units {
+				w.accepted(u.Name)
+			}
+			w.must(w.AddUnit(app, 1))
+			w.settle(4)
+			w.streaming(unit0, 3)
+		})
+	}
+}
