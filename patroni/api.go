@@ -123,8 +123,17 @@ type cluster struct {
 		Port, Timeline          int
 		Lag                     json.RawMessage // a number, "unknown" or absent
 		PendingRestart          bool            `json:"pending_restart"`
+		Reason                  map[string]struct {
+			Old any `json:"old_value"`
+			New any `json:"new_value"`
+		} `json:"pending_restart_reason"`
 	}
 }
+
+// primaryFirst are the settings that no replica may have lower than the primary
+// (https://www.postgresql.org/docs/17/hot-standby.html#HOT-STANDBY-ADMIN): a replica
+// keeps the old value until the primary has the new one, however often it restarts.
+var primaryFirst = []string{"max_connections", "max_locks_per_transaction", "max_prepared_transactions", "max_wal_senders", "max_worker_processes"}
 
 func (c cluster) facts() []state.Member {
 	members := make([]state.Member, len(c.Members))
@@ -132,6 +141,11 @@ func (c cluster) facts() []state.Member {
 		members[i] = state.Member{
 			Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, Timeline: m.Timeline,
 			Lag: state.Unknown[int64]("not reported"), PendingRestart: m.PendingRestart,
+		}
+		for _, setting := range primaryFirst {
+			old, _ := strconv.Atoi(fmt.Sprint(m.Reason[setting].Old))
+			now, _ := strconv.Atoi(fmt.Sprint(m.Reason[setting].New)) // both are 0 when it is not among them
+			members[i].Lowers = members[i].Lowers || now < old
 		}
 		var lag int64
 		if json.Unmarshal(m.Lag, &lag) == nil && len(m.Lag) > 0 {

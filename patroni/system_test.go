@@ -456,3 +456,23 @@ func TestReloadEndsWithTheDispatch(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatThePrimaryMustLowerFirst(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]bool{
+		`{"max_connections": {"old_value": "200", "new_value": "100"}}`:                                                              true,
+		`{"max_connections": {"old_value": "100", "new_value": "200"}}`:                                                              false,
+		`{"shared_buffers": {"old_value": "256MB", "new_value": "128MB"}, "max_worker_processes": {"old_value": 8, "new_value": 4}}`: true,
+		`{"shared_buffers": {"old_value": "256MB", "new_value": null}}`:                                                              false,
+		`{}`: false,
+	} {
+		system, _ := serve(t, answers{
+			"GET /patroni": "primary.json", "GET /config": "config.json",
+			"GET /cluster": `200 {"members": [{"name": "db-0", "pending_restart": true, "pending_restart_reason": ` + reason + `}]}`,
+		})
+		c, _ := observe(t, system).Get()
+		if got := len(c.Members) == 1 && c.Members[0].Lowers; got != want {
+			t.Errorf("of %s: %t", reason, got)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"slices"
 	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -25,19 +24,26 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 	}
 	want.Parameters = Parameters(server, workload.Resources, obs.Config)
 	want.HBA, want.Ident = HBA(), Ident()
-	if unserved(obs) {
-		want.HBA = slices.DeleteFunc(want.HBA, func(line string) bool { return line == rejectOthers })
+	if peer, _ := obs.Relations.Peer(); peer.LocalApp[state.UpstreamKey] != "" {
+		want.HBA = ofUpstream(want.HBA, peer.LocalApp[state.ClientsKey])
 	}
 	want.Shared = SharedParameters(workload.Resources, obs.Config)
 }
 
-// unserved tells whether the users of relations are upstream's still: no leader of
-// ours has admitted them to the groups that pg_hba.conf goes by. That happens after a
-// refresh from upstream, when the last pod is replaced, which may be the leader's; a
-// unit that was refreshed may be the primary before that. Until then the privileges
-// confine them which upstream gave: it took those of everybody from each database.
-func unserved(obs state.Observed) bool {
-	peer, _ := obs.Relations.Peer()
-	record := peer.LocalApp[state.ClientsKey]
-	return peer.LocalApp[state.UpstreamKey] != "" && (record == "" || strings.Contains(record, state.PendingDigest))
+// ofUpstream lets in whom upstream has made, after a refresh from it. Some of them may
+// have an MD5 verifier until they are given their password anew: md5 takes both kinds
+// (https://www.postgresql.org/docs/17/auth-password.html). And the users of relations
+// are in none of the groups that the lines go by until a leader of ours has served
+// them, which may be when the last pod is replaced; a unit that was refreshed may be
+// the primary before that. Until then the privileges confine them which upstream gave:
+// it took those of everybody from each database.
+func ofUpstream(hba []string, record string) []string {
+	served := record != "" && !strings.Contains(record, state.PendingDigest)
+	var lines []string
+	for _, line := range hba {
+		if line != rejectOthers || served {
+			lines = append(lines, strings.Replace(line, "scram-sha-256", "md5", 1))
+		}
+	}
+	return lines
 }

@@ -77,7 +77,9 @@ func (v verdict) wish(refresh state.Refresh, want *state.Desired) {
 	switch {
 	case v.free:
 		want.Partition = state.Value(refresh.Next)
-	case !refresh.Fixed: // else the pod would come back as it was
+	case refresh.Fixed: // the pod would come back as it was
+	case refresh.Partition == refresh.Next && refresh.Next > 0: // somebody has let it go
+	default:
 		want.Partition = state.Value(min(refresh.Next+1, refresh.Replicas-1))
 	}
 }

@@ -85,6 +85,7 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 		{"after pre-upgrade-check it waits for a person", 2, 1, 2, []func(*state.Observed){note("upgrade-stack", "[0, 1, 2]")}, 2, "", "upgrade completed, run resume-upgrade to proceed"},
 		{"who has come", 2, 1, 2, []func(*state.Observed){note("upgrade-stack", "[0, 1]"), note("resumed", "new/1")}, 1, "", "upgrading...: db/1 is next"},
 		{"or has told a leader of before", 2, 1, 1, []func(*state.Observed){note("upgrade-stack", "[0, 1]")}, 1, "", "upgrading...: db/1 is next"},
+		{"which is not taken back", 2, 1, 1, []func(*state.Observed){note("upgrade-stack", "[0, 1]"), young, member(2, stopped)}, nothing, "", ""},
 		{"a stack that cannot be read is none", 2, 1, 2, []func(*state.Observed){note("upgrade-stack", "nonsense")}, 1, "", "upgrading...: db/1 is next"},
 		{"a primary that is next hands over to who is refreshed", 1, 0, 1, nil, 1, "db-1", "handing over to db/1"},
 		{"if one of them has every commit", 1, 0, 1, []func(*state.Observed){
@@ -101,7 +102,7 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 		}, 1, "", "upgrading...: db/1 is next"},
 		{"and clients must know of the new primary", 1, 0, 1, []func(*state.Observed){takesOver(1), note("published", "db-0")}, 1, "", "upgrading...: awaiting the leader"},
 		{"then the last one goes", 1, 0, 1, []func(*state.Observed){takesOver(1)}, 0, "", "upgrading...: db/0 is next"},
-		{"without a primary nobody goes", 2, 1, 1, []func(*state.Observed){member(0, func(m *state.Member) { m.Role = "quorum_standby"; m.State = "streaming" })}, 2, "", "awaiting for cluster to start"},
+		{"without a primary nobody goes", 2, 1, 2, []func(*state.Observed){member(0, func(m *state.Member) { m.Role = "quorum_standby"; m.State = "streaming" })}, 2, "", "awaiting for cluster to start"},
 		{"what is being replaced is not held back", 2, 1, 1, []func(*state.Observed){member(0, stopped), func(o *state.Observed) {
 			changeKnown(&o.Kube, func(k *state.Kube) { k.Pods[1].Terminating = true })
 		}}, nothing, "", "upgrading...: awaiting db/0, which is start failed"},

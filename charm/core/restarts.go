@@ -8,7 +8,8 @@ import (
 )
 
 // Restarts wishes the restarts that changed settings need: one member after the
-// other, the primary last. The leader alone decides, so nobody has to agree.
+// other, the primary last unless replicas must wait for it. The leader alone decides,
+// so nobody has to agree.
 type Restarts struct{}
 
 // Name implements charm.Handler.
@@ -30,6 +31,10 @@ func (Restarts) Desire(obs state.Observed, want *state.Desired) {
 	want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageRestart, Soon: true})
 	if slices.ContainsFunc(cluster.Members, func(m state.Member) bool { return !m.Running() }) {
 		return // one is restarting, or ill: the others must stay
+	}
+	if i := slices.IndexFunc(pending, func(m state.Member) bool { return m.Role == "leader" && m.Lowers }); i >= 0 {
+		want.Restart = pending[i]
+		return
 	}
 	slices.SortFunc(pending, func(a, b state.Member) int {
 		if a.Role != b.Role && (a.Role == "leader" || b.Role == "leader") {

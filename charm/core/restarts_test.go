@@ -26,6 +26,10 @@ func TestRestarts(t *testing.T) {
 			members: []state.Member{leader(true), member("db-2", "replica", "streaming", true), member("db-1", "sync_standby", "streaming", true)},
 			restart: "db-1", waits: true,
 		},
+		"a primary that lowers what replicas must not have lower comes first": {
+			members: []state.Member{{Name: "db-0", Role: "leader", State: "running", PendingRestart: true, Lowers: true}, member("db-1", "replica", "streaming", true)},
+			restart: "db-0", waits: true,
+		},
 		"nobody is restarted while another is down": {
 			members: []state.Member{leader(true), member("db-1", "replica", "restarting", false)}, waits: true,
 		},
