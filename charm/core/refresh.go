@@ -47,7 +47,9 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	}
 	if unit, why, halted := refresh.Halted(obs); halted {
 		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageRefreshHalted(obs.Unit.App, unit, why)})
-	} else if holder && v.message != "" {
+		return // the pulse is often enough
+	}
+	if holder && v.message != "" {
 		want.Problem(state.Problem{Severity: state.Maintenance, Message: v.message})
 	}
 	want.Later = want.Later || holder && v.message != state.MessageRefreshPaused
