@@ -562,3 +562,47 @@ func TestObservationsDoNotChangeLater(t *testing.T) {
 		t.Errorf("it is %v, %v, %v", r, obs.Clients, obs.Secrets)
 	}
 }
+
+// A check of Pebble's between two hooks of a removal says nothing of that.
+func TestAUnitRemembersThatItIsRemoved(t *testing.T) {
+	t.Parallel()
+	m := newModel(false)
+	goal := `{"units":{"db/0":{"status":"dying"}}}`
+	dispatch := func(event string, leaving bool) (state.Observed, *System) {
+		s := m.system(event, secretCache{})
+		s.env.Leaving = leaving
+		run := s.tools.Run
+		s.tools.Run = func(ctx context.Context, tool string, args []string, stdin []byte) ([]byte, error) {
+			if tool == "goal-state" {
+				m.calls = append(m.calls, "goal-state ")
+				return []byte(goal), nil
+			}
+			return run(ctx, tool, args, stdin)
+		}
+		return observe(t, s), s
+	}
+	note := func(obs state.Observed, s *System) {
+		t.Helper()
+		steps := s.Diff(obs, state.Desired{})
+		if len(steps) != 1 {
+			t.Fatalf("the steps are %v", steps)
+		}
+		if err := s.Apply(t.Context(), steps[0]); err != nil {
+			t.Fatal(err)
+		}
+		m.commit()
+	}
+	if obs, _ := dispatch("config-changed", false); obs.Leaving || m.called("goal-state") != 0 {
+		t.Error("a unit that stays asks")
+	}
+	note(dispatch("pgdata-storage-detaching", true))
+	obs, s := dispatch("postgresql-pebble-check-failed", false)
+	if steps := s.Diff(obs, state.Desired{}); !obs.Leaving || len(steps) != 0 {
+		t.Errorf("afterwards it is leaving: %t, with steps %v", obs.Leaving, steps)
+	}
+	goal = `{"units":{"db/0":{"status":"active"}}}`
+	note(dispatch("config-changed", false))
+	if obs, _ := dispatch("config-changed", false); obs.Leaving || m.called("goal-state") != 3 {
+		t.Errorf("it is leaving: %t, and has asked %d times", obs.Leaving, m.called("goal-state"))
+	}
+}

@@ -84,9 +84,6 @@ func (s *System) read(ctx context.Context) error {
 	if s.facts.Leader, err = s.tools.IsLeader(ctx); err != nil {
 		return err
 	}
-	if err := s.readUnits(ctx); err != nil {
-		return err
-	}
 	raw, err := s.tools.Config(ctx)
 	if err != nil {
 		return err
@@ -96,6 +93,9 @@ func (s *System) read(ctx context.Context) error {
 		return err
 	}
 	if s.facts.Memory, err = s.tools.State(ctx); err != nil {
+		return err
+	}
+	if err := s.readUnits(ctx); err != nil {
 		return err
 	}
 	status, message, err := s.tools.Status(ctx)
@@ -196,9 +196,10 @@ func (s *System) readClients(ctx context.Context) error {
 }
 
 // readUnits looks which units are to stay. Juju hides relations from a unit that
-// is being removed: they are gone for the unit, not for the application.
+// is being removed: they are gone for the unit, not for the application. Not every
+// event says that the unit is being removed: the unit remembers to ask.
 func (s *System) readUnits(ctx context.Context) error {
-	if !s.facts.Leader && !s.env.Leaving {
+	if !s.facts.Leader && !s.env.Leaving && s.facts.Memory[removedKey] == "" {
 		return nil
 	}
 	units, err := s.tools.Units(ctx)
@@ -415,6 +416,20 @@ func (s SetRefreshed) String() string { return "tell how far the refresh is: " +
 // refreshedKey is the key of what SetRefreshed told last in the unit's state.
 const refreshedKey = "refreshed"
 
+// NoteRemoved remembers whether Juju is removing this unit.
+type NoteRemoved struct{ Removed bool }
+
+// String implements state.Step.
+func (n NoteRemoved) String() string {
+	if n.Removed {
+		return "remember that this unit is being removed"
+	}
+	return "remember that this unit stays"
+}
+
+// removedKey is the key of what NoteRemoved remembers in the unit's state.
+const removedKey = "removed"
+
 // announceKey is the key of the announcement in the unit's databag, and of what
 // was announced last in the unit's state.
 const announceKey = "member"
@@ -451,6 +466,11 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	}
 	if want.Version != "" && obs.Memory[versionKey] != want.Version {
 		steps = append(steps, SetVersion{want.Version})
+	}
+	if units, known := obs.Units.Get(); known {
+		if removed := !slices.Contains(units, obs.Unit.Name); removed != (obs.Memory[removedKey] != "") {
+			steps = append(steps, NoteRemoved{removed})
+		}
 	}
 	return steps
 }
@@ -576,6 +596,8 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 			return err
 		}
 		return s.remember(ctx, refreshedKey, step.State)
+	case NoteRemoved:
+		return s.remember(ctx, removedKey, map[bool]string{true: "yes"}[step.Removed])
 	}
 	return fmt.Errorf("cannot apply %T to juju", step)
 }

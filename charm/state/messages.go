@@ -148,25 +148,49 @@ const (
 // The statuses of a refresh; upstream's words where they say enough.
 const (
 	// MessageRefreshPaused is on the first unit that was refreshed, after pre-upgrade-check.
+	// Maintenance: this unit has the new revision and is well. The refresh waits for you,
+	// because it began with pre-upgrade-check.
+	// Cure: look at this unit, then `juju run postgresql-k8s/leader resume-upgrade`. Or go
+	// back: `juju refresh` to the revision of before.
 	MessageRefreshPaused = "upgrade completed, run resume-upgrade to proceed"
 	// MessageNoRefreshed is for a primary that is next and has nobody to hand over to.
+	// Maintenance: the primary's pod is the next to be replaced, and no unit that was
+	// refreshed has every commit yet.
+	// Cure: wait some seconds. If it does not end, `juju run postgresql-k8s/leader status`
+	// tells which replica does not follow.
 	MessageNoRefreshed = "upgrading...: awaiting a refreshed replica that has every commit, to hand over to it"
 	// MessageRefreshUntold is for the moment before the leader has told clients.
+	// Maintenance: the primary has changed, and the Juju leader has not told clients yet.
+	// Cure: wait. It ends with the leader's next hook.
 	MessageRefreshUntold = "upgrading...: awaiting the leader, to tell clients of the primary"
 	// MessageRefreshNoSuccessor is for the moment after a switchover.
+	// Maintenance: the next pod is that of the only replica which is known to have every
+	// commit. Without it nobody could take over.
+	// Cure: wait some seconds, until another replica is known to have them.
 	MessageRefreshNoSuccessor = "upgrading...: awaiting a replica that has every commit, besides the next unit"
 )
 
 // MessageRefreshNext says which unit's pod is replaced next.
+// Maintenance: this unit has the new revision and is well; another one's pod is being
+// replaced.
+// Cure: wait.
 func MessageRefreshNext(unit string) string { return "upgrading...: " + unit + " is next" }
 
 // MessageRefreshWaits says why no other pod is replaced now.
+// Maintenance: a refresh is on its way, and the unit that is named is not well yet.
+// Cure: wait. If it does not end, `juju status` and `juju debug-log --include
+// unit-postgresql-k8s-2` tell what that unit lacks.
 func MessageRefreshWaits(unit, why string) string {
 	return fmt.Sprintf("upgrading...: awaiting %s, which is %s", unit, why)
 }
 
 // MessageRefreshHalted names what is wrong with a unit that was refreshed, and the
 // cures.
+// Blocked: a unit that was refreshed is not well a minute after its pod was made. No
+// other is touched, and the cluster goes on without it.
+// Cure: go back with `juju refresh` to the revision and the image of before, or mend
+// the unit: the refresh then goes on by itself. `juju run postgresql-k8s/leader
+// resume-upgrade` lets the next unit go although this one is ill.
 func MessageRefreshHalted(app, unit, why string) string {
 	return fmt.Sprintf("upgrade failed: %s is %s, try: `juju refresh %s --revision ...` back to the one before, or `juju run %s/leader resume-upgrade`",
 		unit, why, app, app)

@@ -16,17 +16,20 @@ import (
 
 // shown are the messages that are made of something, with an example of it.
 var shown = map[string]string{
-	"MessageAway":      state.MessagePrimary + state.MessageAway,
-	"MessageTrust":     state.MessageTrust("postgresql-k8s"),
-	"MessageMajor":     state.MessageMajor(14),
-	"MessageContainer": state.MessageContainer("pebble does not answer"),
-	"MessageKube":      state.MessageKube("connection refused"),
-	"MessageConfig":    state.MessageConfig(errors.New("profile must be one of production, testing")),
-	"MessageCloning":   state.MessageCloning(state.Value(42)),
-	"MessageLag":       state.MessageLag(72 << 20),
-	"MessageLost":      state.MessageLost("postgresql-k8s", "postgresql-k8s/2"),
-	"MessageHandover":  state.MessageHandover("postgresql-k8s-1"),
-	"MessageFailed":    state.MessageFailed(errors.New("cannot change the cluster's configuration: PATCH /config: status 503")),
+	"MessageAway":          state.MessagePrimary + state.MessageAway,
+	"MessageTrust":         state.MessageTrust("postgresql-k8s"),
+	"MessageMajor":         state.MessageMajor(14),
+	"MessageContainer":     state.MessageContainer("pebble does not answer"),
+	"MessageKube":          state.MessageKube("connection refused"),
+	"MessageConfig":        state.MessageConfig(errors.New("profile must be one of production, testing")),
+	"MessageCloning":       state.MessageCloning(state.Value(42)),
+	"MessageLag":           state.MessageLag(72 << 20),
+	"MessageLost":          state.MessageLost("postgresql-k8s", "postgresql-k8s/2"),
+	"MessageRefreshNext":   state.MessageRefreshNext("postgresql-k8s/1"),
+	"MessageRefreshWaits":  state.MessageRefreshWaits("postgresql-k8s/2", "starting"),
+	"MessageRefreshHalted": state.MessageRefreshHalted("postgresql-k8s", "postgresql-k8s/2", "start failed"),
+	"MessageHandover":      state.MessageHandover("postgresql-k8s-1"),
+	"MessageFailed":        state.MessageFailed(errors.New("cannot change the cluster's configuration: PATCH /config: status 503")),
 }
 
 // message is one of charm/state/messages.go.
