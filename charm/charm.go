@@ -156,8 +156,9 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		over := out.Passes-first >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here.
-		again := want.Again || soon && !over && published
-		if !again && want.Later && (over || !soon) {
+		_, reachable := obs.Workload.Get() // Wake is a notice of the workload's
+		again := reachable && (want.Again || soon && !over && published)
+		if reachable && !again && want.Later && (over || !soon) {
 			c.Sleep(ctx, later)
 			again = true
 		}
