@@ -118,14 +118,21 @@ func volume(t *testing.T) string {
 	return found[len(found)-1]
 }
 
-// TestThePrimaryLeaves removes a unit that has only just become the primary: no
-// other has every commit yet, and the last one must not stay behind without it.
-func TestThePrimaryLeaves(t *testing.T) {
+// newPair is a world with two units, of which the first is the primary.
+func newPair(t *testing.T) *world {
+	t.Helper()
 	w := newWorld(t, nil)
 	w.deploy(1)
 	w.settle(1)
 	w.must(w.AddUnit(app, 1))
 	w.settle(2)
+	return w
+}
+
+// TestThePrimaryLeaves removes a unit that has only just become the primary: no
+// other has every commit yet, and the last one must not stay behind without it.
+func TestThePrimaryLeaves(t *testing.T) {
+	w := newPair(t)
 	w.voters(1)
 	w.write(app+"/0", 1)
 	w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
@@ -140,11 +147,7 @@ func TestThePrimaryLeaves(t *testing.T) {
 // TestThePrimaryIsGone removes the primary's unit while the other cannot take over,
 // and brings it back: the local model attaches the volume of that number again.
 func TestThePrimaryIsGone(t *testing.T) {
-	w := newWorld(t, nil)
-	w.deploy(1)
-	w.settle(1)
-	w.must(w.AddUnit(app, 1))
-	w.settle(2)
+	w := newPair(t)
 	w.voters(1)
 	w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
 	w.write(app+"/1", 1)
@@ -166,11 +169,7 @@ func TestThePrimaryIsGone(t *testing.T) {
 
 // TestForeignVolume gives a unit a volume with the data of another cluster.
 func TestForeignVolume(t *testing.T) {
-	w := newWorld(t, nil)
-	w.deploy(1)
-	w.settle(1)
-	w.must(w.AddUnit(app, 1))
-	w.settle(2)
+	w := newPair(t)
 	w.must(w.RemoveUnit(app, 1))
 	w.wait("one unit", func(s localmodel.Status) bool { return s.Settled(app, 1) && len(s.App(app).Units) == 1 })
 	control := filepath.Join(volume(t), "pgdata/global/pg_control")
