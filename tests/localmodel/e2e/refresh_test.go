@@ -100,7 +100,7 @@ type writers struct {
 	pass string
 }
 
-func (w *world) write2(s *localmodel.Stub) *writers {
+func (w *world) startWriters(s *localmodel.Stub) *writers {
 	w.t.Helper()
 	all := &writers{world: w}
 	reply := map[string]string{}
@@ -183,7 +183,7 @@ func (a *writers) end(limit time.Duration) {
 			}
 		}
 		gaps, longest := one.gaps()
-		a.t.Logf("FIGURES through %s: %d rows acknowledged, %d lost, %d twice; pauses of more than 0.5 s: %v", one.name, len(one.acks), lost, twice, gaps)
+		a.t.Logf("through %s: %d rows acknowledged, %d lost, %d twice; pauses of more than 0.5 s: %v", one.name, len(one.acks), lost, twice, gaps)
 		if lost+twice > 0 {
 			a.t.Errorf("through %s %d rows are lost and %d are there twice", one.name, lost, twice)
 		}
@@ -264,7 +264,7 @@ func TestRefresh(t *testing.T) {
 	w.deploy(3)
 	w.settle(3)
 	w.voters(2)
-	write := w.write2(w.shop())
+	write := w.startWriters(w.shop())
 	w.settle(3)
 
 	other, path := w.anotherImage(nil), w.anotherCharm()
@@ -279,7 +279,7 @@ func TestRefresh(t *testing.T) {
 		before := w.timeline()
 		began := time.Now()
 		w.act(w.leader(), "pre-upgrade-check", nil)
-		t.Logf("FIGURES pre-upgrade-check took %.1f s", time.Since(began).Seconds())
+		t.Logf("pre-upgrade-check took %.1f s", time.Since(began).Seconds())
 		w.refused(w.leader(), "resume-upgrade", nil, "Upgrade can be resumed only once after juju refresh is called.")
 		w.must(w.Refresh(app, path, other))
 		w.shows(app+"/2", "maintenance", "upgrade completed, run resume-upgrade to proceed")
@@ -293,7 +293,7 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("resume-upgrade says %q", got)
 		}
 		w.refreshed(3, 2)
-		t.Logf("FIGURES two units took %.1f s", time.Since(began).Seconds())
+		t.Logf("two units took %.1f s", time.Since(began).Seconds())
 		w.switchovers(before, 2)
 	})
 	t.Run("at once and back", func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestRefresh(t *testing.T) {
 		began := time.Now()
 		w.must(w.Refresh(app, charm, map[string]string{"postgresql-image": image}))
 		w.refreshed(3, 3)
-		t.Logf("FIGURES three units took %.1f s", time.Since(began).Seconds())
+		t.Logf("three units took %.1f s", time.Since(began).Seconds())
 		w.switchovers(before, 2)
 	})
 	write.end(0)
@@ -311,7 +311,7 @@ func TestRefresh(t *testing.T) {
 func (w *world) switchovers(before, most int) {
 	w.t.Helper()
 	n := w.timeline() - before
-	w.t.Logf("FIGURES %d switchovers; the primary is %s", n, w.primary())
+	w.t.Logf("%d switchovers; the primary is %s", n, w.primary())
 	if n > most {
 		w.t.Errorf("there were %d switchovers", n)
 	}
@@ -323,7 +323,7 @@ func TestRefreshHalts(t *testing.T) {
 	w.deploy(3)
 	w.settle(3)
 	w.voters(2)
-	write := w.write2(w.shop())
+	write := w.startWriters(w.shop())
 	w.settle(3)
 	before := w.timeline()
 	primary := w.primary()
@@ -359,16 +359,16 @@ func TestRefreshOfFew(t *testing.T) {
 	w := newWorld(t, nil)
 	w.deploy(1)
 	w.settle(1)
-	write := w.write2(w.shop())
+	write := w.startWriters(w.shop())
 	w.act(unit0, "pre-upgrade-check", nil)
 	w.must(w.Refresh(app, w.anotherCharm(), nil))
-	t.Logf("FIGURES one unit took %.1f s", w.refreshed(1, 2).Seconds())
+	t.Logf("one unit took %.1f s", w.refreshed(1, 2).Seconds())
 	w.must(w.AddUnit(app, 1))
 	w.settle(2)
 	w.voters(1)
 	before := w.timeline()
 	w.must(w.Refresh(app, charm, nil))
-	t.Logf("FIGURES two units took %.1f s", w.refreshed(2, 3).Seconds())
+	t.Logf("two units took %.1f s", w.refreshed(2, 3).Seconds())
 	w.switchovers(before, 2)
 	write.end(0)
 }
@@ -391,7 +391,7 @@ func TestRefreshKilled(t *testing.T) {
 	w.deploy(3)
 	w.settle(3)
 	w.voters(2)
-	write := w.write2(w.shop())
+	write := w.startWriters(w.shop())
 	w.settle(3)
 	before := w.timeline()
 	set := func(to bool) { mu.Lock(); on = to; mu.Unlock() }
@@ -399,7 +399,7 @@ func TestRefreshKilled(t *testing.T) {
 	w.must(w.Refresh(app, w.anotherCharm(), nil))
 	w.eventually("the last unit's turn", func() bool { return w.Status().App(app).Units[0].Revision == 2 })
 	set(false)
-	t.Logf("FIGURES three units took %.1f s more", w.refreshed(3, 2).Seconds())
+	t.Logf("three units took %.1f s more", w.refreshed(3, 2).Seconds())
 	w.switchovers(before, 2)
 	write.end(0)
 }
@@ -459,7 +459,7 @@ func TestRefreshFromUpstream(t *testing.T) {
 				out, err := w.tryPsql(unit0, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
 				return err == nil && out == "2"
 			})
-			write := w.write2(s)
+			write := w.startWriters(s)
 			passwords, before := w.passwords(), w.timeline()
 			told, err := s.Answer()
 			w.must(err)
@@ -475,7 +475,7 @@ func TestRefreshFromUpstream(t *testing.T) {
 				w.shows(app+"/2", "maintenance", "upgrade completed, run resume-upgrade to proceed")
 				w.setPartition(1) // what its resume-upgrade does
 			}
-			t.Logf("FIGURES three units took %.1f s", w.refreshed(3, 2).Seconds())
+			t.Logf("three units took %.1f s", w.refreshed(3, 2).Seconds())
 			w.switchovers(before, 2)
 			time.Sleep(5 * time.Second)
 			write.end(0)
