@@ -105,6 +105,8 @@ func (u *Unit) run() {
 		return
 	}
 	for m.ctx.Err() == nil {
+		// Retries, update-status, expiry. Time that passes from here on is noticed.
+		look := m.after(200 * time.Millisecond)
 		m.mu.Lock()
 		hook := u.nextHook()
 		changed, gone := m.changed, u.gone
@@ -124,19 +126,19 @@ func (u *Unit) run() {
 				return
 			}
 		default:
-			u.sleep(changed)
+			u.sleep(changed, look)
 		}
 	}
 }
 
 // sleep waits for something to do.
-func (u *Unit) sleep(changed <-chan struct{}) {
+func (u *Unit) sleep(changed <-chan struct{}, look <-chan time.Time) {
 	select {
 	case <-u.app.model.ctx.Done():
 	case <-changed:
 	case hook := <-u.workload:
 		_ = u.app.model.do(func() error { u.waiting = hook; return nil })
-	case <-u.app.model.after(200 * time.Millisecond): // retries, update-status, expiry
+	case <-look:
 	}
 }
 
