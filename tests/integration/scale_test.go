@@ -130,9 +130,10 @@ func (w *writer) write(ctx context.Context) {
 	}
 }
 
-// look reads the databag again, as a client does that is told of a change.
+// look reads the databag again, as a client does that is told of a change. Juju 4.1
+// shows what the charm has told under the charm's unit.
 func (w *writer) look() {
-	out, err := w.m.try("juju", "show-unit", "-m", w.m.name, w.client+"/0", "--endpoint", "database")
+	out, err := w.m.try("juju", "show-unit", "-m", w.m.name, w.client+"/0", app+"/0", "--endpoint", "database")
 	for _, line := range strings.Split(out, "\n") {
 		if host, ok := strings.CutPrefix(strings.TrimSpace(line), "endpoints: "); ok && err == nil {
 			w.mu.Lock()
@@ -150,7 +151,11 @@ func (w *writer) query(do func(*pgx.Conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.Background())
+	defer func() { // the server may be gone without a word
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
 	return do(conn)
 }
 
