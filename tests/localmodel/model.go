@@ -257,7 +257,7 @@ func (m *Model) objectDeleted(resource string, object kubeapi.Object) {
 	defer m.mu.Unlock()
 	for _, app := range m.apps {
 		for _, u := range app.units {
-			if u.podName() == name && u.podUID == uid {
+			if u.podName() == name && u.podUID == uid && u.replacing == nil { // else it is its own doing
 				go u.replacePod(m.opts.Timing.Grace)
 			}
 		}
