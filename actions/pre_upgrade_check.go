@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"maps"
 	"slices"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -108,15 +109,20 @@ func prepared(log string) Task {
 			stack[i] = i
 		}
 		want.Partition = state.Value(len(units) - 1)
-		note(view.Observed, want, state.StackKey, state.StackText(stack))
+		note(view.Observed, want, map[string]string{state.StackKey: state.StackText(stack), state.PreparedKey: view.Revision()})
 		return Progress{}
 	}
 }
 
-// note sets a key of the application's databag in the upgrade relation, whatever the
+// note sets keys of the application's databag in the upgrade relation, whatever the
 // handlers wished.
-func note(obs state.Observed, want *state.Desired, key, value string) {
+func note(obs state.Observed, want *state.Desired, content map[string]string) {
 	upgrade, _ := obs.Relations.Upgrade()
-	want.Databags = slices.DeleteFunc(want.Databags, func(d state.Databag) bool { return d.Relation == upgrade.ID && d.Content[key] != "" })
-	want.Databags = append(want.Databags, state.Databag{Relation: upgrade.ID, Content: map[string]string{key: value}})
+	want.Databags = slices.DeleteFunc(want.Databags, func(d state.Databag) bool {
+		return d.Relation == upgrade.ID && slices.ContainsFunc(slices.Collect(maps.Keys(d.Content)), func(key string) bool {
+			_, noted := content[key]
+			return noted
+		})
+	})
+	want.Databags = append(want.Databags, state.Databag{Relation: upgrade.ID, Content: content})
 }

@@ -28,7 +28,7 @@ var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observe
 	return func(view View, want *state.Desired) Progress {
 		if !asked {
 			asked, want.Partition = true, state.Value(refresh.Next)
-			note(view.Observed, want, state.ResumedKey, refresh.Step())
+			note(view.Observed, want, map[string]string{state.ResumedKey: refresh.Step()})
 			return Progress{}
 		}
 		if view.Failed != nil {

@@ -96,7 +96,7 @@ func TestPreUpgradeCheckMakesUnitZeroThePrimary(t *testing.T) {
 	}
 	moved := upgrading(-1, 0, "")
 	progress, want = pass(task, moved, 2*time.Second, nil)
-	if n, _ := want.Partition.Get(); n != 2 || progress.Done || !reflect.DeepEqual(tells(want), map[string]string{"upgrade-stack": "[0,1,2]"}) {
+	if n, _ := want.Partition.Get(); n != 2 || progress.Done || !reflect.DeepEqual(tells(want), map[string]string{"upgrade-stack": "[0,1,2]", "prepared": "new"}) {
 		t.Errorf("when unit 0 is the primary it says %+v and wishes %+v", progress, want)
 	}
 	if progress, _ := pass(task, moved, 2*time.Second, nil); !progress.Done || progress.Failure != nil {

@@ -156,12 +156,11 @@ func progress(obs state.Observed, refresh state.Refresh, is bool) string {
 // stack keeps what pre-upgrade-check has noted, until all of it is refreshed.
 func stack(obs state.Observed, refreshing bool, want *state.Desired) {
 	upgrade, there := obs.Relations.Upgrade()
-	units, known := obs.Units.Get()
-	if !there || !known || upgrade.LocalApp[state.StackKey] == "" {
+	if !there || !obs.Leader || upgrade.LocalApp[state.StackKey] == "" {
 		return
 	}
 	left := obs.Stack()
-	if !refreshing && len(left) != len(units) {
+	if !refreshing && obs.Begun() {
 		left = nil // it was for a rollout that is over
 	}
 	want.Databags = append(want.Databags, state.Databag{

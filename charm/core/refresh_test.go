@@ -204,20 +204,23 @@ func TestRefreshInUpstreamsWords(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name  string
-		next  int
-		stack string
-		want  []state.Databag
+		name            string
+		next            int
+		stack, prepared string
+		want            []state.Databag
 	}{
-		{"nothing was checked", 1, "", nil},
-		{"what is refreshed is taken off", 1, "[0, 1, 2]", databag("[0,1]")},
-		{"a check that nobody has used yet stays", -1, "[0, 1, 2]", databag("[0,1,2]")},
-		{"one that is over goes", -1, "[0]", databag("")},
-		{"nonsense goes, too", -1, "{}", databag("")},
+		{"nothing was checked", 1, "", "", nil},
+		{"what is refreshed is taken off", 1, "[0, 1, 2]", "old", databag("[0,1]")},
+		{"upstream's check, too", 1, "[0, 1, 2]", "", databag("[0,1]")},
+		{"a check that nobody has used yet stays", -1, "[0, 1, 2]", "new", databag("[0,1,2]")},
+		{"so does one for the way back", 1, "[0, 1, 2]", "new", databag("[0,1,2]")},
+		{"one that is over goes", -1, "[0, 1, 2]", "old", databag("")},
+		{"nonsense goes, too", -1, "{}", "new", databag("")},
 	} {
 		obs := rolling(0, test.next, 0)
 		obs.Leader, obs.Units = true, state.Value([]string{"db/0", "db/1", "db/2"})
 		note("upgrade-stack", test.stack)(&obs)
+		note("prepared", test.prepared)(&obs)
 		if got := desire(obs, Refresh{}).Databags; !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: the databag is %v, want %v", test.name, got, test.want)
 		}

@@ -101,6 +101,7 @@ const cloningState = "creating replica"
 const (
 	StackKey     = "upgrade-stack" // ordinals still to be refreshed, as JSON; set by pre-upgrade-check
 	StateKey     = "state"         // of a unit: idle, upgrading, completed or failed
+	PreparedKey  = "prepared"      // the revision that the pods had, or were to have, at pre-upgrade-check
 	ResumedKey   = "resumed"       // the step of a rollout that a person has allowed
 	PublishedKey = "published"     // the primary that clients were told of, during a rollout
 )
@@ -113,6 +114,27 @@ func (r Relations) Upgrade() (Relation, bool) {
 	return r[UpgradeEndpoint][0], true
 }
 
+// Revision is the one that all pods have, or are to have; "" while Kubernetes has not
+// yet said which.
+func (o Observed) Revision() string {
+	if refresh, is := o.Refresh(); is {
+		return refresh.Revision
+	}
+	kube, _ := o.Kube.Get()
+	if len(kube.Pods) == 0 || slices.ContainsFunc(kube.Pods, func(p Pod) bool { return p.Revision != kube.Pods[0].Revision }) {
+		return ""
+	}
+	return kube.Pods[0].Revision
+}
+
+// Begun tells whether the refresh that pre-upgrade-check was for has begun: until
+// then it says nothing of a rollout that is on its way, or over.
+func (o Observed) Begun() bool {
+	upgrade, _ := o.Relations.Upgrade()
+	now := o.Revision()
+	return now != "" && now != upgrade.LocalApp[PreparedKey]
+}
+
 // Stack are the ordinals that pre-upgrade-check has noted and that are still to be
 // refreshed. What cannot be read is none.
 func (o Observed) Stack() []int {
@@ -121,7 +143,7 @@ func (o Observed) Stack() []int {
 	if json.Unmarshal([]byte(upgrade.LocalApp[StackKey]), &stack) != nil {
 		return nil
 	}
-	if refresh, is := o.Refresh(); is {
+	if refresh, is := o.Refresh(); is && o.Begun() {
 		stack = slices.DeleteFunc(stack, func(n int) bool { return n > refresh.Next })
 	}
 	return stack
