@@ -374,7 +374,7 @@ func TestActions(t *testing.T) {
 		begin := time.Now()
 		a := w.act(third, "promote-to-primary", map[string]any{"scope": "unit"})
 		t.Logf("it took %v: %v %q", time.Since(begin).Round(time.Millisecond), a.Results, a.Log)
-		if a.Results["primary"] != third || a.Results["seconds"] == "" || len(a.Log) < 2 {
+		if a.Results["primary"] != third || a.Results["seconds"] == "" || len(a.Log) == 0 {
 			t.Errorf("it says %v, %q", a.Results, a.Log)
 		}
 		if primary := w.act(second, "get-primary", nil).Results["primary"]; primary != third {
