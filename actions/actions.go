@@ -112,9 +112,6 @@ func members(obs state.Observed) (state.Cluster, state.Member, error) {
 	return cluster, primary, nil
 }
 
-// well tells whether a member runs and, as a replica, follows.
-func well(m state.Member) bool { return m.Well() }
-
 // seconds are the whole and tenths of a second that an action took.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) }
 

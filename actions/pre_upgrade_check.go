@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"maps"
 	"slices"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -118,11 +117,11 @@ func prepared(log string) Task {
 // handlers wished.
 func note(obs state.Observed, want *state.Desired, content map[string]string) {
 	upgrade, _ := obs.Relations.Upgrade()
-	want.Databags = slices.DeleteFunc(want.Databags, func(d state.Databag) bool {
-		return d.Relation == upgrade.ID && slices.ContainsFunc(slices.Collect(maps.Keys(d.Content)), func(key string) bool {
-			_, noted := content[key]
-			return noted
+	for key := range content {
+		want.Databags = slices.DeleteFunc(want.Databags, func(d state.Databag) bool {
+			_, has := d.Content[key]
+			return has && d.Relation == upgrade.ID
 		})
-	})
+	}
 	want.Databags = append(want.Databags, state.Databag{Relation: upgrade.ID, Content: content})
 }

@@ -34,7 +34,7 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 		if cluster.Synchronous() && !me.Synchronous() {
 			return nil, refusal(fmt.Sprintf("Unit is not sync standby: it may lack commits; it is a %s, %s; try again when status shows it synchronous", me.Role, me.State))
 		}
-		if !well(me) {
+		if !me.Well() {
 			return nil, refusal(fmt.Sprintf("this unit's member does not follow the primary: it is %s", me.State))
 		}
 		asked := false

@@ -39,7 +39,7 @@ var reinitialize = Action{Name: "reinitialize", Params: []string{"confirm"},
 			}
 			now, _ := view.Cluster.Get()
 			me, _ := now.Member(name)
-			if now.Local.Running() && now.Local.Started != before && well(me) {
+			if now.Local.Running() && now.Local.Started != before && me.Well() {
 				return Progress{Done: true, Results: map[string]string{"state": me.State, "seconds": seconds(view.Took)}}
 			}
 			if view.Took > limit { // a copy takes as long as it takes

@@ -45,7 +45,7 @@ type rolling struct {
 // unwell says which member does not run or follow; of those named, or of all.
 func unwell(cluster state.Cluster, names map[string]bool) string {
 	for _, m := range cluster.Members {
-		if (names == nil || names[m.Name]) && !well(m) {
+		if (names == nil || names[m.Name]) && !m.Well() {
 			return m.Name + " is " + m.State
 		}
 	}

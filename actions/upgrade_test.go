@@ -15,9 +15,11 @@ func upgrading(next, partition int, stack string) state.Observed {
 	obs := three(0)
 	obs.Now = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	obs.Units = state.Value([]string{"db/0", "db/1", "db/2"})
-	obs.Relations["upgrade"] = []state.Relation{{ID: 5, Endpoint: "upgrade", Read: true, LocalApp: map[string]string{"upgrade-stack": stack}}}
+	content := map[string]string{"upgrade-stack": stack, "prepared": "new"}
+	obs.Relations["upgrade"] = []state.Relation{{ID: 5, Endpoint: "upgrade", Read: true, LocalApp: content}}
 	kube := state.Kube{}
 	if next >= 0 {
+		content["prepared"] = "old"
 		kube.Rollout = state.Rollout{Revision: "new", Partition: partition, Replicas: 3}
 	}
 	for n := range 3 {

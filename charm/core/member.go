@@ -136,6 +136,7 @@ func condition(obs state.Observed, want *state.Desired) {
 	_, hasPrimary := cluster.Primary()
 	_, connected := obs.Kube.Get()
 	me, _ := cluster.Member(obs.Unit.Pod())
+	gone := lost(obs, cluster)
 	switch {
 	case !hasPrimary && cluster.Local.Primary():
 		// Its lock has run out, but it serves on: Patroni asks all members whether
@@ -147,9 +148,9 @@ func condition(obs state.Observed, want *state.Desired) {
 	case cluster.Local.State == "creating replica":
 		want.Pulse = true // it may take hours
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageCloning(obs.Cloned)})
-	case !hasPrimary && lost(obs, cluster) != "":
+	case !hasPrimary && gone != "":
 		want.Pulse = true
-		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageLost(obs.Unit.App, lost(obs, cluster))})
+		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageLost(obs.Unit.App, gone)})
 	case !hasPrimary:
 		wait(state.MessageStarting)
 	case !cluster.Local.Running():

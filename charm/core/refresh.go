@@ -32,8 +32,9 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	}
 	refresh, is := obs.Refresh()
 	want.Refreshed = progress(obs, refresh, is)
-	stack(obs, is, want)
-	published(obs, is, want)
+	record(obs, want, state.StackKey, state.StackText(obs.Stack()))
+	record(obs, want, state.ResumedKey, resumed(obs))
+	record(obs, want, state.PublishedKey, published(obs, is, want))
 	holder := is && refresh.Holder(obs.Unit)
 	if !is || !obs.Leader && !holder {
 		return
@@ -153,39 +154,38 @@ func progress(obs state.Observed, refresh state.Refresh, is bool) string {
 	return "upgrading"
 }
 
-// stack keeps what pre-upgrade-check has noted, until all of it is refreshed.
-func stack(obs state.Observed, refreshing bool, want *state.Desired) {
+// record keeps a key of the application's databag right: the leader's alone, and only
+// where it differs.
+func record(obs state.Observed, want *state.Desired, key, value string) {
 	upgrade, there := obs.Relations.Upgrade()
-	if !there || !obs.Leader || upgrade.LocalApp[state.StackKey] == "" {
-		return
+	if there && obs.Leader && upgrade.LocalApp[key] != value {
+		want.Databags = append(want.Databags, state.Databag{Relation: upgrade.ID, Content: map[string]string{key: value}})
 	}
-	left := obs.Stack()
-	if !refreshing && obs.Begun() {
-		left = nil // it was for a rollout that is over
-	}
-	want.Databags = append(want.Databags, state.Databag{
-		Relation: upgrade.ID, Content: map[string]string{state.StackKey: state.StackText(left)},
-	})
 }
 
-// published notes the primary that clients are told of, when nothing is left to be
-// told: Juju commits the note and what was told together.
-func published(obs state.Observed, refreshing bool, want *state.Desired) {
-	upgrade, there := obs.Relations.Upgrade()
+// resumed is what resume-upgrade has noted, until the rollout is over: another one may
+// bring the same revision again.
+func resumed(obs state.Observed) string {
+	upgrade, _ := obs.Relations.Upgrade()
+	if obs.Uniform() {
+		return ""
+	}
+	return upgrade.LocalApp[state.ResumedKey]
+}
+
+// published is the primary that clients are told of during a rollout, once nothing is
+// left to be told: Juju commits the note and what was told together.
+func published(obs state.Observed, refreshing bool, want *state.Desired) string {
+	upgrade, _ := obs.Relations.Upgrade()
 	primary, ok := obs.Primary()
 	_, known := obs.Published().Get()
-	name := primary.Name
 	switch {
-	case !refreshing:
-		name = ""
-	case !ok || !known || want.Again || len(want.Look) > 0 || !maps.EqualFunc(want.Clients, obs.Clients, toldTheSame):
-		return
+	case obs.Uniform():
+		return ""
+	case !refreshing, !ok, !known, want.Again, len(want.Look) > 0, !maps.EqualFunc(want.Clients, obs.Clients, toldTheSame):
+		return upgrade.LocalApp[state.PublishedKey]
 	}
-	if there && obs.Leader && upgrade.LocalApp[state.PublishedKey] != name {
-		want.Databags = append(want.Databags, state.Databag{
-			Relation: upgrade.ID, Content: map[string]string{state.PublishedKey: name},
-		})
-	}
+	return primary.Name
 }
 
 func toldTheSame(a, b state.Client) bool { return a.Digest == b.Digest }

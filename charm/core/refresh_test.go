@@ -212,8 +212,8 @@ func TestRefreshInUpstreamsWords(t *testing.T) {
 		{"nothing was checked", 1, "", "", nil},
 		{"what is refreshed is taken off", 1, "[0, 1, 2]", "old", databag("[0,1]")},
 		{"upstream's check, too", 1, "[0, 1, 2]", "", databag("[0,1]")},
-		{"a check that nobody has used yet stays", -1, "[0, 1, 2]", "new", databag("[0,1,2]")},
-		{"so does one for the way back", 1, "[0, 1, 2]", "new", databag("[0,1,2]")},
+		{"a check that nobody has used yet stays", -1, "[0,1,2]", "new", nil},
+		{"so does one for the way back", 1, "[0,1,2]", "new", nil},
 		{"one that is over goes", -1, "[0, 1, 2]", "old", databag("")},
 		{"nonsense goes, too", -1, "{}", "new", databag("")},
 	} {
@@ -223,6 +223,25 @@ func TestRefreshInUpstreamsWords(t *testing.T) {
 		note("prepared", test.prepared)(&obs)
 		if got := desire(obs, Refresh{}).Databags; !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: the databag is %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// What a person has allowed is for one rollout: the same revision may come again.
+func TestResumedIsForgottenWhenTheRolloutIsOver(t *testing.T) {
+	t.Parallel()
+	for next, want := range map[int]string{1: "", -1: "resumed"} {
+		obs := rolling(0, next, 0)
+		obs.Leader = true
+		note("resumed", "new/1")(&obs)
+		forgotten := ""
+		for _, d := range desire(obs, Refresh{}).Databags {
+			if v, there := d.Content["resumed"]; there && v == "" {
+				forgotten = "resumed"
+			}
+		}
+		if forgotten != want {
+			t.Errorf("with %d to go it forgets %q, want %q", next+1, forgotten, want)
 		}
 	}
 }
@@ -259,6 +278,9 @@ func TestRefreshNotesThePublishedPrimary(t *testing.T) {
 		{"but not what nobody can be told", 1, "db-2", func(o *state.Observed) { o.Database = state.Unknown[state.Catalog]("away") }, "-"},
 		{"nor before clients are told", 1, "db-2", func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: "of db-2"}} }, "-"},
 		{"nor on another unit", 1, "db-2", func(o *state.Observed) { o.Leader = false }, "-"},
+		{"nor in the moment in which Kubernetes looks at a change", 1, "db-0", func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { k.Rollout.Revision = "" })
+		}, "-"},
 		{"until all are", -1, "db-2", nil, ""},
 		{"and nothing at rest", -1, "", nil, "-"},
 	} {

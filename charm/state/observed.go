@@ -267,7 +267,7 @@ func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role =
 func (c Cluster) Successor(may func(Member) bool) (Member, bool) {
 	var best Member
 	for _, m := range c.Members {
-		if m.Role != "leader" && m.Running() && !m.CatchingUp() && (m.Synchronous() || !c.Synchronous()) &&
+		if m.Role != "leader" && m.Well() && (m.Synchronous() || !c.Synchronous()) &&
 			may(m) && (best.Name == "" || m.lag() < best.lag()) {
 			best = m
 		}

@@ -120,11 +120,20 @@ func (o Observed) Revision() string {
 	if refresh, is := o.Refresh(); is {
 		return refresh.Revision
 	}
-	kube, _ := o.Kube.Get()
-	if len(kube.Pods) == 0 || slices.ContainsFunc(kube.Pods, func(p Pod) bool { return p.Revision != kube.Pods[0].Revision }) {
-		return ""
+	if o.Uniform() {
+		kube, _ := o.Kube.Get()
+		return kube.Pods[0].Revision
 	}
-	return kube.Pods[0].Revision
+	return ""
+}
+
+// Uniform tells whether all pods are of one revision: no rollout is on its way. When
+// they are not there may be none either, for the moment that Kubernetes takes to
+// look at a change.
+func (o Observed) Uniform() bool {
+	kube, _ := o.Kube.Get()
+	return len(kube.Pods) > 0 &&
+		!slices.ContainsFunc(kube.Pods, func(p Pod) bool { return p.Revision != kube.Pods[0].Revision })
 }
 
 // Begun tells whether the refresh that pre-upgrade-check was for has begun: until
@@ -136,14 +145,18 @@ func (o Observed) Begun() bool {
 }
 
 // Stack are the ordinals that pre-upgrade-check has noted and that are still to be
-// refreshed. What cannot be read is none.
+// refreshed: none when that rollout is over. What cannot be read is none.
 func (o Observed) Stack() []int {
 	upgrade, _ := o.Relations.Upgrade()
 	var stack []int
 	if json.Unmarshal([]byte(upgrade.LocalApp[StackKey]), &stack) != nil {
 		return nil
 	}
-	if refresh, is := o.Refresh(); is && o.Begun() {
+	switch refresh, is := o.Refresh(); {
+	case !o.Begun():
+	case !is:
+		return nil
+	default:
 		stack = slices.DeleteFunc(stack, func(n int) bool { return n > refresh.Next })
 	}
 	return stack

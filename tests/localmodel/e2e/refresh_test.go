@@ -257,15 +257,22 @@ func (w *world) shop() *localmodel.Stub {
 	return s
 }
 
+// writtenTo deploys units, and an application that writes.
+func (w *world) writtenTo(units int) *writers {
+	w.t.Helper()
+	w.deploy(units)
+	w.settle(units)
+	w.voters(units - 1)
+	write := w.startWriters(w.shop())
+	w.settle(units)
+	return write
+}
+
 // TestRefresh refreshes three units to another revision and another image, and back,
 // as the documentation says and as people in a hurry do.
 func TestRefresh(t *testing.T) {
 	w := newWorld(t, nil)
-	w.deploy(3)
-	w.settle(3)
-	w.voters(2)
-	write := w.startWriters(w.shop())
-	w.settle(3)
+	write := w.writtenTo(3)
 
 	other, path := w.anotherImage(nil), w.anotherCharm()
 	t.Run("with pre-upgrade-check, the primary elsewhere", func(t *testing.T) {
@@ -322,11 +329,7 @@ func (w *world) switchovers(before, most int) {
 // TestRefreshHalts refreshes to an image whose PostgreSQL does not start, and back.
 func TestRefreshHalts(t *testing.T) {
 	w := newWorld(t, nil)
-	w.deploy(3)
-	w.settle(3)
-	w.voters(2)
-	write := w.startWriters(w.shop())
-	w.settle(3)
+	write := w.writtenTo(3)
 	before := w.timeline()
 	primary := w.primary()
 	broken := w.anotherImage(func(root string) {
@@ -390,11 +393,7 @@ func TestRefreshKilled(t *testing.T) {
 			return localmodel.NoFault
 		}
 	})
-	w.deploy(3)
-	w.settle(3)
-	w.voters(2)
-	write := w.startWriters(w.shop())
-	w.settle(3)
+	write := w.writtenTo(3)
 	before := w.timeline()
 	set := func(to bool) { mu.Lock(); on = to; mu.Unlock() }
 	set(true)
