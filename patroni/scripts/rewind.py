@@ -9,6 +9,7 @@ that the copy stands, and only then takes the old data away. Arguments and exit 
 pg_rewind's (https://www.postgresql.org/docs/17/app-pgrewind.html).
 """
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -73,6 +74,13 @@ def stand(programs, data):
     os.remove(signal)
 
 
+def exchange(a, b):
+    """Exchanges two directories at once (renameat2(2)); raises if it cannot."""
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if ctypes.CDLL(None, use_errno=True).renameat2(here, os.fsencode(a), here, os.fsencode(b), both) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot exchange {a} and {b}")
+
+
 def clone(programs, data, source):
     """Puts a copy of the source into the place of the data; raises if it cannot."""
     new = data + ".clone"
@@ -90,7 +98,7 @@ def clone(programs, data, source):
     subprocess.run(run, env=env, check=True)
     subprocess.run([os.path.join(programs, "pg_verifybackup"), "-q", new], check=True)
     stand(programs, new)
-    subprocess.run(["mv", "--exchange", "--no-target-directory", new, data], check=True)  # at once: renameat2(2)
+    exchange(new, data)
     say("the copy stands; removing the diverged data")
     shutil.rmtree(new, ignore_errors=True)
 
