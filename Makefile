@@ -31,7 +31,10 @@ lint: ## formatting, vet, staticcheck
 unit: server compiler ## the tests that need no cluster and no image
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
 
-install = apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends
+# install PACKAGES; an earlier installation may have been killed.
+install = { command -v apt-get >/dev/null || { echo "install $(1): this is neither Debian nor Ubuntu"; exit 1; }; \
+  echo "installing $(1)"; export DEBIAN_FRONTEND=noninteractive; dpkg --configure -a && apt-get update -qq && \
+  apt-get install -qqy --no-install-recommends -o DPkg::Lock::Timeout=120 $(1) >/dev/null; }
 
 # The SQL is tried on a real server; no cluster of Debian's is made for it.
 .PHONY: server compiler
@@ -39,22 +42,26 @@ server:
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
 	  test -e /etc/postgresql-common/createcluster.conf || { mkdir -p /etc/postgresql-common && \
 	    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; }; \
-	  $(install) postgresql; }
+	  $(call install,postgresql); }
 
 # Go's race detector is linked by a C compiler.
 compiler:
-	@command -v "$$(go env CC)" >/dev/null || { $(install) gcc libc6-dev; }
+	@command -v "$$(go env CC)" >/dev/null || $(call install,gcc libc6-dev)
 
 test: lint unit model ## everything that this machine can show without a cluster
 
 model: charm client rootfs ## the packed charm in the local model: real Pebble, Patroni and PostgreSQL
 	go test -tags localmodel -count=1 -timeout 60m ./tests/localmodel/e2e
 
-.PHONY: rootfs
-rootfs:
+.PHONY: rootfs network
+rootfs: network
 	image/build.sh --rootfs $(ROOTFS)
 
-demo: ## see the charm at work on this machine; N=1 for one unit, KEEP=1 leaves it up
+# Pods of the local model have namespaces and addresses of their own.
+network:
+	@command -v ip >/dev/null && command -v nsenter >/dev/null || $(call install,iproute2 util-linux)
+
+demo: network ## see the charm at work on this machine; N=1 for one unit, KEEP=1 leaves it up
 	@echo "building the demo (the first time takes half a minute)"
 	@go build -buildvcs=false -o dist/demo ./tests/demo
 	@exec dist/demo -n $(N)

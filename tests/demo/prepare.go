@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -27,9 +26,6 @@ func (s *stage) prepare() error {
 	s.say("First, what it takes: the packed charms, the workload image's files, and the local model.")
 	news := &news{stage: s, last: time.Now()}
 	defer news.every(15 * time.Second)()
-	if err := s.install(news); err != nil {
-		return err
-	}
 	group, ctx := errgroup.WithContext(s.ctx)
 	group.Go(func() error {
 		defer news.begin("the image")()
@@ -69,27 +65,6 @@ func (s *stage) compile(ctx context.Context, news *news) error {
 	}
 	_, err := localmodel.BuildPrograms(bin)
 	return err
-}
-
-// install installs the commands that the local model needs.
-func (s *stage) install(news *news) error {
-	var missing []string
-	for name, pkg := range map[string]string{"ip": "iproute2", "nsenter": "util-linux"} {
-		if _, err := exec.LookPath(name); err != nil {
-			missing = append(missing, pkg)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	slices.Sort(missing)
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("cannot find %s: install them, this is neither Debian nor Ubuntu", strings.Join(missing, " and "))
-	}
-	defer news.begin("installing " + strings.Join(missing, " "))()
-	script := `export DEBIAN_FRONTEND=noninteractive
-	dpkg --configure -a && apt-get update -qq && apt-get install -qqy --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" >/dev/null`
-	return s.build(s.ctx, news, "/bin/sh", append([]string{"-c", script, "sh"}, missing...)...)
 }
 
 // news tells how the preparations go: the lines that commands print, and if they
