@@ -57,9 +57,10 @@ model: charm client rootfs ## the packed charm in the local model: real Pebble, 
 rootfs: network
 	image/build.sh --rootfs $(ROOTFS)
 
-# Pods of the local model have namespaces and addresses of their own.
+# Pods of the local model have namespaces and addresses of their own, and can be cut off.
 network:
-	@command -v ip >/dev/null && command -v nsenter >/dev/null || $(call install,iproute2 util-linux)
+	@command -v ip >/dev/null && command -v nsenter >/dev/null && command -v nft >/dev/null || \
+	  $(call install,iproute2 util-linux nftables)
 
 demo: network ## see the charm at work on this machine; N=1 for one unit, KEEP=1 leaves it up
 	@echo "building the demo (the first time takes half a minute)"
@@ -70,7 +71,7 @@ bench: charm client rootfs ## figures: what a hook costs with up to 200 clients
 	go test -tags localmodel -count=1 -timeout 30m -v ./tests/bench
 
 chaos: N = 20
-chaos: charm client $(if $(REAL),,rootfs) ## break N things while clients write, in the order of SEED; REAL=1 on the current Juju
+chaos: charm client network $(if $(REAL),,rootfs) ## break N things while clients write, in the order of SEED; REAL=1 on the current Juju
 	@go build -buildvcs=false -o dist/chaos ./tests/chaos
 	@exec dist/chaos -n $(N) -seed $(or $(SEED),0) $(if $(FAULTS),-faults $(FAULTS)) $(if $(REAL),-juju)
 

@@ -90,9 +90,6 @@ func prepare(dir, image string) error {
 			return fmt.Errorf("%w; run %s", err, command)
 		}
 	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		return errors.New("cannot cut networks: command nft not found, install nftables")
-	}
 	if err := node.Lock(dir); err != nil {
 		return err
 	}
