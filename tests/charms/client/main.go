@@ -63,6 +63,12 @@ func dispatch(ctx context.Context, tools juju.Tools) error {
 	switch env.Event.Action {
 	case "credentials":
 		return tools.ActionSet(ctx, reply)
+	case "get-credentials":
+		results := map[string]string{"ok": "True"}
+		for key, value := range reply {
+			results["postgresql."+key] = value
+		}
+		return tools.ActionSet(ctx, results)
 	case "sql":
 		return action(ctx, tools, reply)
 	}
