@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"charmhub.io/postgresql-k8s/tests/writer"
 )
 
 // patience is how long the cluster may take to be whole again.
@@ -17,13 +19,13 @@ const patience = 180 * time.Second
 
 // A bench is a world with two writers and those who watch them.
 type bench struct {
-	world       world
-	random      *rand.Rand
-	calm        time.Duration
-	credentials map[string]string
-	watcher     *watcher
-	writers     []*writer // through endpoints, through uris
-	journal     *journal
+	world   world
+	random  *rand.Rand
+	calm    time.Duration
+	login   writer.Login
+	watcher *watcher
+	writers []*writer.Writer // through endpoints, through uris
+	journal *journal
 
 	before  tally              // at the last fault
 	writing context.CancelFunc // ends the writers
@@ -37,11 +39,12 @@ func newBench(ctx context.Context, w world, random *rand.Rand, o options) (*benc
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{world: w, random: random, calm: o.calm, credentials: credentials, journal: w.journal()}
-	b.writers = []*writer{
-		{name: "endpoints", address: w.endpoints, dial: throughEndpoints(w, credentials), note: b.journal.note},
-		{name: "uris", address: func(context.Context) (string, error) { return credentials["uris"], nil }, // it never looks again
-			dial: throughURIs(w), note: b.journal.note},
+	b := &bench{world: w, random: random, calm: o.calm, journal: w.journal()}
+	b.login = writer.Login{Names: w.resolver(), Username: credentials["username"], Password: credentials["password"], Database: database}
+	b.writers = []*writer.Writer{
+		{Name: "endpoints", Address: w.endpoints, Dial: b.login.Dial, Note: b.journal.note},
+		{Name: "uris", Address: func(context.Context) (string, error) { return credentials["uris"], nil }, // it never looks again
+			Dial: b.login.DialURI, Note: b.journal.note},
 	}
 	b.watcher = &watcher{world: w, timeline: &timeline{note: b.journal.note, seen: map[string][]sighting{}},
 		members: map[string]member{}, watched: map[string]bool{}}
@@ -50,11 +53,11 @@ func newBench(ctx context.Context, w world, random *rand.Rand, o options) (*benc
 	b.seeing, b.writing = stopSeeing, stopWriting
 	go b.watcher.run(seeing)
 	for _, w := range b.writers {
-		if err := w.create(ctx); err != nil {
+		if err := w.Create(ctx); err != nil {
 			b.end()
 			return nil, err
 		}
-		b.wrote.Go(func() { w.run(writing) })
+		b.wrote.Go(func() { w.Run(writing) })
 	}
 	if _, err := b.heal(ctx, size); err != nil {
 		b.explain(ctx)
@@ -176,8 +179,8 @@ func (b *bench) heal(ctx context.Context, units int) (since time.Time, err error
 		v := b.look(ctx)
 		wrong := v.wrong(units)
 		for _, w := range b.writers {
-			if !w.wrote(time.Now().Add(-time.Second)) {
-				wrong = append(wrong, "nobody can write through "+w.name)
+			if !w.Wrote(time.Now().Add(-time.Second)) {
+				wrong = append(wrong, "nobody can write through "+w.Name)
 			}
 		}
 		switch {
@@ -213,9 +216,9 @@ func (b *bench) look(ctx context.Context) view {
 // measure fills in what a fault cost.
 func (b *bench) measure(r *result, old string, ended, healed time.Time) {
 	for _, w := range b.writers {
-		acks, failures := w.record()
-		r.gaps[w.name] = gap(acks, r.struck, healed)
-		r.readOnly[w.name] = readOnly(failures, r.struck, healed)
+		acks, failures := w.Record()
+		r.gaps[w.Name] = writer.Gap(acks, r.struck, healed)
+		r.readOnly[w.Name] = writer.ReadOnly(failures, r.struck, healed)
 	}
 	r.healed = max(healed.Sub(ended), 0)
 	holder, _ := b.watcher.since(theHolder, healed)

@@ -83,6 +83,8 @@ var faults = []fault{
 		mend:   func(s *strike) error { return s.world.setAPI(true) }},
 	{name: "api-silent", what: "nobody gets an answer of the API server", victim: everyone, lasts: long, quiet: true, strike: sever(cutAPI), mend: mend},
 	{name: "switchover", what: "a person switches over", victim: primary, strike: switchover},
+	{name: "refresh", what: "a person refreshes to another revision, after pre-upgrade-check", victim: leader, strike: refresh},
+	{name: "refresh-at-once", what: "a person refreshes to another revision, without a check", victim: leader, strike: refreshAtOnce},
 	{name: "kill-charm", what: "the charm is killed again and again during a switchover", victim: everyone, strike: killCharm},
 	{name: "scale", what: "a unit is added while the primary's pod ends, and removed when all is well", victim: primary, more: 1,
 		strike: func(s *strike) error { return errors.Join(killPods(s), s.world.scale(1)) }},
@@ -131,19 +133,70 @@ func mend(s *strike) error { return s.each(s.world.mend) }
 // switchover uses Patroni's own tool, which refuses as long as no replica has
 // every commit.
 func switchover(s *strike) error {
-	var refused error
-	for range 10 {
+	return s.insist(10*time.Second, func() error {
 		_, err := s.world.exec(s.ctx, s.victims[0], "runuser", "-u", "postgres", "--",
 			"patronictl", "-c", "/var/lib/postgresql/data/patroni.yml", "switchover", "--force")
-		if err == nil {
-			return nil
+		return err
+	})
+}
+
+// refresh refreshes as the how-to says, to the end.
+func refresh(s *strike) error {
+	if err := s.insist(10*time.Second, func() error { return s.onLeader("pre-upgrade-check") }); err != nil {
+		return err
+	}
+	replaced, err := s.refresh()
+	if err != nil {
+		return err
+	}
+	if err := s.insist(2*time.Minute, func() error { return s.onLeader("resume-upgrade") }); err != nil {
+		return err
+	}
+	return s.insist(2*time.Minute, replaced)
+}
+
+// refreshAtOnce refreshes as people in a hurry do.
+func refreshAtOnce(s *strike) error {
+	replaced, err := s.refresh()
+	if err != nil {
+		return err
+	}
+	return s.insist(4*time.Minute, replaced)
+}
+
+// refresh begins a refresh, and returns what tells whether all pods are replaced.
+func (s *strike) refresh() (replaced func() error, err error) {
+	before := s.world.kubernetes().revisions
+	return func() error {
+		now := s.world.kubernetes().revisions
+		for pod, revision := range before {
+			if now[pod] == "" || now[pod] == revision {
+				return fmt.Errorf("%s is not replaced", pod)
+			}
 		}
-		refused = err
-		if !pause(s.ctx, time.Second) {
-			break
+		return nil
+	}, s.world.refresh(s.ctx)
+}
+
+// onLeader runs an action on the unit that leads now.
+func (s *strike) onLeader(action string) error {
+	units, err := s.world.units(s.ctx)
+	for _, u := range units {
+		if u.leader {
+			return s.world.action(s.ctx, u.name, action)
 		}
 	}
-	return fmt.Errorf("cannot switch over: %w", refused)
+	return errors.Join(err, errors.New("no unit leads"))
+}
+
+// insist tries something each second until it works, as people do who read why not.
+func (s *strike) insist(patience time.Duration, try func() error) error {
+	for end := time.Now().Add(patience); ; {
+		err := try()
+		if err == nil || time.Now().After(end) || !pause(s.ctx, time.Second) {
+			return err
+		}
+	}
 }
 
 // killCharm kills every dispatch that runs for some time, at random moments, while

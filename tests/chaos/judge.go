@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
+
+	"charmhub.io/postgresql-k8s/tests/writer"
 )
 
 // A view is the cluster at one moment, from all sides.
@@ -51,60 +51,6 @@ func (v view) wrong(units int) []string {
 	return found
 }
 
-// A count is what has become of the numbers of a writer on one member.
-type count struct {
-	lost       []int64 // acknowledged, and not there
-	duplicated []int64 // there twice
-}
-
-// compare finds what is wrong with the numbers that a table has.
-func compare(acks []ack, rows []int64) count {
-	times := map[int64]int{}
-	for _, n := range rows {
-		times[n]++
-	}
-	var c count
-	for _, a := range acks {
-		if times[a.n] == 0 {
-			c.lost = append(c.lost, a.n)
-		}
-	}
-	for _, n := range slices.Sorted(maps.Keys(times)) {
-		if times[n] > 1 {
-			c.duplicated = append(c.duplicated, n)
-		}
-	}
-	return c
-}
-
-// gap is the longest time between two acknowledgements that touches the time from
-// one moment to another. A writer that never got another has a gap up to the end.
-func gap(acks []ack, from, to time.Time) time.Duration {
-	var longest time.Duration
-	last := from
-	for _, a := range acks {
-		if a.at.After(from) {
-			longest = max(longest, a.at.Sub(last))
-		}
-		last = a.at
-		if a.at.After(to) {
-			return longest
-		}
-	}
-	return max(longest, to.Sub(last))
-}
-
-// readOnly counts the errors of a time that a server gave because it takes no writes.
-func readOnly(failures []failure, from, to time.Time) int {
-	n := 0
-	for _, f := range failures {
-		if f.readOnly && f.at.After(from) && !f.at.After(to) {
-			n++
-		}
-	}
-	return n
-}
-
 // A tally is what has become of all numbers of both writers, on all members.
 type tally struct {
 	acknowledged     int
@@ -131,28 +77,28 @@ func (b *bench) judgeWrites(ctx context.Context) tally {
 	var t tally
 	holder, members := b.watcher.now(theHolder), b.watcher.all()
 	for _, w := range b.writers {
-		acks, _ := w.record()
+		acks, _ := w.Record()
 		t.acknowledged += len(acks)
 		lost, duplicated := map[int64]bool{}, map[int64]bool{}
 		for _, pod := range podsOf(members) {
 			if pod != holder && !members[pod].streams() {
-				t.details = append(t.details, fmt.Sprintf("%s on %s: not counted, it is %s", w.table(), pod, members[pod]))
+				t.details = append(t.details, fmt.Sprintf("%s on %s: not counted, it is %s", w.Table(), pod, members[pod]))
 				continue
 			}
-			c, err := b.countOn(ctx, pod, w, acks)
+			c, err := b.countOn(ctx, pod, w)
 			if err != nil {
 				t.err = fmt.Errorf("cannot count on %s: %w", pod, err)
 				continue
 			}
-			for _, n := range c.lost {
+			for _, n := range c.Lost {
 				lost[n] = true
 			}
-			for _, n := range c.duplicated {
+			for _, n := range c.Duplicated {
 				duplicated[n] = true
 			}
-			if len(c.lost)+len(c.duplicated) > 0 {
-				t.details = append(t.details, fmt.Sprintf("%s on %s: lost %s, duplicated %s", w.table(), pod,
-					list(c.lost, acks), list(c.duplicated, acks)))
+			if len(c.Lost)+len(c.Duplicated) > 0 {
+				t.details = append(t.details, fmt.Sprintf("%s on %s: lost %s, duplicated %s", w.Table(), pod,
+					list(c.Lost, acks), list(c.Duplicated, acks)))
 			}
 		}
 		t.lost += len(lost)
@@ -162,7 +108,7 @@ func (b *bench) judgeWrites(ctx context.Context) tally {
 }
 
 // list names numbers, not all if there are many, and when they were acknowledged.
-func list(numbers []int64, acks []ack) string {
+func list(numbers []int64, acks []writer.Ack) string {
 	text := fmt.Sprint(len(numbers))
 	for i, n := range numbers {
 		if i == 10 {
@@ -170,8 +116,8 @@ func list(numbers []int64, acks []ack) string {
 		}
 		text += fmt.Sprintf(" %d", n)
 		for _, a := range acks {
-			if a.n == n {
-				text += a.at.Format(" (15:04:05.000)")
+			if a.N == n {
+				text += a.At.Format(" (15:04:05.000)")
 			}
 		}
 	}
@@ -180,14 +126,10 @@ func list(numbers []int64, acks []ack) string {
 
 // countOn compares a member's table with what was acknowledged, until there is
 // nothing to complain of or the member has had its time.
-func (b *bench) countOn(ctx context.Context, pod string, w *writer, acks []ack) (c count, err error) {
+func (b *bench) countOn(ctx context.Context, pod string, w *writer.Writer) (c writer.Count, err error) {
 	for range 30 {
-		var rows []int64
-		rows, err = b.rows(ctx, pod, w.table())
-		if err == nil {
-			if c = compare(acks, rows); len(c.lost) == 0 {
-				return c, nil
-			}
+		if c, err = b.countOnce(ctx, pod, w); err == nil && len(c.Lost) == 0 {
+			return c, nil
 		}
 		if !pause(ctx, 500*time.Millisecond) {
 			break
@@ -196,27 +138,13 @@ func (b *bench) countOn(ctx context.Context, pod string, w *writer, acks []ack) 
 	return c, err
 }
 
-// rows are the numbers in a table of a member.
-func (b *bench) rows(ctx context.Context, pod, table string) ([]int64, error) {
+func (b *bench) countOnce(ctx context.Context, pod string, w *writer.Writer) (writer.Count, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	conn, err := throughEndpoints(b.world, b.credentials)(ctx, b.world.kubernetes().addresses[pod]+":5432")
+	conn, err := b.login.Dial(ctx, b.world.kubernetes().addresses[pod]+":5432")
 	if err != nil {
-		return nil, err
+		return writer.Count{}, err
 	}
-	defer hangUp(conn)
-	found, err := conn.Query(ctx, "SELECT n FROM "+table)
-	if err != nil {
-		return nil, err
-	}
-	defer found.Close()
-	var rows []int64
-	for found.Next() {
-		var n int64
-		if err := found.Scan(&n); err != nil {
-			return nil, err
-		}
-		rows = append(rows, n)
-	}
-	return rows, found.Err()
+	defer writer.HangUp(conn)
+	return w.Count(ctx, conn)
 }

@@ -52,7 +52,7 @@ func newLive(journalPath string) (world, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &live{model: model, notes: notes, cuts: map[string]string{}, kube: kubernetes{addresses: map[string]string{}}}
+	l := &live{model: model, notes: notes, cuts: map[string]string{}, kube: kubernetes{addresses: map[string]string{}, revisions: map[string]string{}}}
 	l.ctx, l.ended = context.WithCancel(context.Background())
 	if _, err := l.run(l.ctx, "juju", "add-model", "--no-switch", model); err != nil {
 		return nil, err
@@ -89,9 +89,8 @@ func (l *live) kubectl(ctx context.Context, args ...string) (string, error) {
 }
 
 func (l *live) up(ctx context.Context) error {
-	image := fromEnv("IMAGE", "localhost/postgresql-k8s:dev")
 	for _, args := range [][]string{
-		{"deploy", "./" + charmFile(app), "--trust", "-n", strconv.Itoa(size), "--resource", "postgresql-image=" + image},
+		{"deploy", "./" + charmFile(app), "--trust", "-n", strconv.Itoa(size), "--resource", "postgresql-image=" + workloadImage()},
 		{"deploy", "./" + charmFile(client)},
 	} {
 		if _, err := l.juju(ctx, args...); err != nil {
@@ -106,6 +105,8 @@ func (l *live) up(ctx context.Context) error {
 	}
 	return l.await(ctx, client, 1, "rows through")
 }
+
+func workloadImage() string { return fromEnv("IMAGE", "localhost/postgresql-k8s:dev") }
 
 // await waits until an application has so many units, all active, and one that
 // shows a message.
@@ -191,7 +192,7 @@ func (l *live) units(ctx context.Context) ([]unit, error) {
 func (l *live) kubernetes() kubernetes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return kubernetes{l.kube.holder, maps.Clone(l.kube.addresses)}
+	return kubernetes{l.kube.holder, maps.Clone(l.kube.addresses), maps.Clone(l.kube.revisions)}
 }
 
 // object is as much of a Kubernetes object as matters here.
@@ -237,9 +238,10 @@ func (l *live) seePod(o object, there bool) {
 	switch {
 	case o.Metadata.Labels["app.kubernetes.io/name"] != app:
 	case there:
-		l.kube.addresses[o.Metadata.Name] = o.Status.PodIP
+		l.kube.addresses[o.Metadata.Name], l.kube.revisions[o.Metadata.Name] = o.Status.PodIP, o.Metadata.Labels[revisionLabel]
 	default:
 		delete(l.kube.addresses, o.Metadata.Name)
+		delete(l.kube.revisions, o.Metadata.Name)
 	}
 }
 
@@ -457,6 +459,16 @@ func (l *live) scale(by int) (err error) {
 	} else {
 		_, err = l.juju(l.ctx, "add-unit", app, "-n", strconv.Itoa(by))
 	}
+	return err
+}
+
+func (l *live) refresh(ctx context.Context) error {
+	_, err := l.juju(ctx, "refresh", app, "--path", "./"+charmFile(app), "--resource", "postgresql-image="+workloadImage())
+	return err
+}
+
+func (l *live) action(ctx context.Context, unit, name string) error {
+	_, err := l.juju(ctx, "run", unit, name)
 	return err
 }
 

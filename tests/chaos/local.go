@@ -152,13 +152,14 @@ func (l *local) units(context.Context) ([]unit, error) {
 }
 
 func (l *local) kubernetes() kubernetes {
-	k := kubernetes{addresses: map[string]string{}}
+	k := kubernetes{addresses: map[string]string{}, revisions: map[string]string{}}
 	k.holder = field(l.Store().Get("endpoints", l.Name(), "patroni-"+app), "metadata", "annotations", "leader")
 	pods, _ := l.Store().List("pods", l.Name(), func(pod kubeapi.Object) bool {
 		return field(pod, "metadata", "labels", "app.kubernetes.io/name") == app
 	})
 	for _, pod := range pods {
-		k.addresses[field(pod, "metadata", "name")] = field(pod, "status", "podIP")
+		name := field(pod, "metadata", "name")
+		k.addresses[name], k.revisions[name] = field(pod, "status", "podIP"), field(pod, "metadata", "labels", revisionLabel)
 	}
 	return k
 }
@@ -294,6 +295,18 @@ func (l *local) scale(by int) error {
 		return l.RemoveUnit(app, -by)
 	}
 	return l.AddUnit(app, by)
+}
+
+func (l *local) refresh(context.Context) error {
+	return l.Refresh(app, filepath.Join(node.Dir, app+".charm"), nil)
+}
+
+func (l *local) action(ctx context.Context, unit, name string) error {
+	action, err := l.RunAction(ctx, unit, name, nil)
+	if err == nil && action.Status != "completed" {
+		err = fmt.Errorf("%s: %s", name, action.Message)
+	}
+	return err
 }
 
 func (l *local) exec(ctx context.Context, unit string, command ...string) (string, error) {

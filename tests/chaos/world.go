@@ -44,6 +44,8 @@ type world interface {
 	mend(unit string) error
 	setAPI(up bool) error // for everybody
 	scale(by int) error
+	refresh(ctx context.Context) error // to another revision of the same charm
+	action(ctx context.Context, unit, name string) error
 	exec(ctx context.Context, unit string, command ...string) (string, error) // in the workload container
 }
 
@@ -67,7 +69,11 @@ func unitOf(pod string) string {
 type kubernetes struct {
 	holder    string            // of Patroni's lock, a pod
 	addresses map[string]string // of pods
+	revisions map[string]string // of pods
 }
+
+// revisionLabel is the label that a StatefulSet gives its pods.
+const revisionLabel = "controller-revision-hash"
 
 // A program is one that runs in the workload container.
 type program string

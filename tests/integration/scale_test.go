@@ -5,13 +5,15 @@ package integration
 import (
 	"context"
 	"fmt"
-	"net/url"
+	"net"
+	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"charmhub.io/postgresql-k8s/tests/writer"
 )
 
 // TestScale grows and shrinks an application while a client writes. It runs on a
@@ -39,153 +41,86 @@ func TestScale(t *testing.T) {
 	w.verify(t)
 }
 
-// verify ends the writing: each acknowledged row must be there, once.
-func (w *writer) verify(t *testing.T) {
-	t.Helper()
-	acknowledged := w.stop()
-	t.Logf("%d rows were acknowledged; the longest gap was %.1f s", len(acknowledged), w.worst.Seconds())
-	rows := map[int]int{}
-	err := w.query(func(conn *pgx.Conn) error {
-		found, err := conn.Query(t.Context(), "SELECT n FROM written")
-		if err != nil {
-			return err
-		}
-		numbers, err := pgx.CollectRows(found, pgx.RowTo[int])
-		for _, n := range numbers {
-			rows[n]++
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range acknowledged {
-		if rows[n] != 1 {
-			t.Errorf("row %d is there %d times", n, rows[n])
-		}
-	}
+// rows is a writer through what a client application was told last.
+type rows struct {
+	*writer.Writer
+	stop func()
+	seen time.Time // until when longest has looked
 }
 
-// writer inserts numbers through what a client application was told last.
-type writer struct {
-	m      model
-	client string
-	user   *url.Userinfo
-	base   string // database
-
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-
-	mu           sync.Mutex
-	host         string
-	acknowledged []int
-	gap          time.Duration // the longest without a row since somebody asked
-	worst        time.Duration // and of all
-}
-
-func (m model) startWriter(client string) *writer {
+func (m model) startWriter(client string) *rows {
 	m.t.Helper()
 	told := m.action(client, "credentials")
-	w := &writer{m: m, client: client, user: url.UserPassword(told["username"], told["password"]), base: told["database"], host: told["endpoints"]}
-	if err := w.query(func(conn *pgx.Conn) error {
-		_, err := conn.Exec(m.t.Context(), "CREATE TABLE written (n int)")
-		return err
-	}); err != nil {
+	login := writer.Login{Names: net.DefaultResolver, Username: told["username"], Password: told["password"], Database: told["database"]}
+	var address atomic.Value
+	address.Store(told["endpoints"])
+	w := &writer.Writer{Name: "rows", Dial: login.Dial, Address: func(context.Context) (string, error) { return address.Load().(string), nil }}
+	if err := w.Create(m.t.Context()); err != nil {
 		m.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel = cancel
-	m.t.Cleanup(cancel)
-	w.done.Go(func() { w.write(ctx) })
-	return w
-}
-
-// write goes on until the context ends. A number whose outcome is not known is
-// not tried again.
-func (w *writer) write(ctx context.Context) {
-	last := time.Now()
-	for n := 0; ctx.Err() == nil; n++ {
-		err := w.query(func(conn *pgx.Conn) error {
-			for ; ctx.Err() == nil; n++ {
-				limit, cancel := context.WithTimeout(ctx, 5*time.Second)
-				_, err := conn.Exec(limit, "INSERT INTO written VALUES ($1)", n)
-				cancel()
-				if err != nil {
-					return err
-				}
-				w.mu.Lock()
-				w.acknowledged = append(w.acknowledged, n)
-				w.gap = max(w.gap, time.Since(last))
-				w.worst = max(w.worst, w.gap)
-				w.mu.Unlock()
-				last = time.Now()
-				time.Sleep(10 * time.Millisecond)
+	ctx, cancel := context.WithCancel(m.t.Context())
+	var done sync.WaitGroup
+	stop := func() { cancel(); done.Wait() }
+	m.t.Cleanup(stop)
+	done.Go(func() { w.Run(ctx) })
+	done.Go(func() {
+		for ctx.Err() == nil {
+			if now := m.endpoints(ctx, client); now != "" {
+				address.Store(now)
 			}
-			return nil
-		})
-		if err == nil {
-			return
+			time.Sleep(300 * time.Millisecond)
 		}
-		w.look()
-	}
+	})
+	return &rows{w, stop, time.Now()}
 }
 
-// look reads the databag again, as a client does that is told of a change. Juju 4.1
-// shows what the charm has told under the charm's unit.
-func (w *writer) look() {
-	out, err := w.m.try("juju", "show-unit", "-m", w.m.name, w.client+"/0", app+"/0", "--endpoint", "database")
-	for _, line := range strings.Split(out, "\n") {
+// endpoints are what the client is told now. Juju 4.1 shows what the charm has told
+// under the charm's unit.
+func (m model) endpoints(ctx context.Context, client string) string {
+	out, err := exec.CommandContext(ctx, "juju", "show-unit", "-m", m.name, client+"/0", app+"/0", "--endpoint", "database").Output()
+	for line := range strings.Lines(string(out)) {
 		if host, ok := strings.CutPrefix(strings.TrimSpace(line), "endpoints: "); ok && err == nil {
-			w.mu.Lock()
-			w.host = host
-			w.mu.Unlock()
+			return host
 		}
 	}
-}
-
-func (w *writer) query(do func(*pgx.Conn) error) error {
-	w.mu.Lock()
-	address := url.URL{Scheme: "postgresql", User: w.user, Host: w.host, Path: w.base, RawQuery: "sslmode=disable&connect_timeout=2"}
-	w.mu.Unlock()
-	conn, err := pgx.Connect(context.Background(), address.String())
-	if err != nil {
-		return err
-	}
-	defer func() { // the server may be gone without a word
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
-	return do(conn)
+	return ""
 }
 
 // progress waits for more rows.
-func (w *writer) progress(t *testing.T) {
+func (r *rows) progress(t *testing.T) {
 	t.Helper()
-	count := func() int {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return len(w.acknowledged)
-	}
-	before := count()
-	for end := time.Now().Add(30 * time.Second); count() < before+10; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
+	for start := time.Now(); !r.Wrote(start); time.Sleep(100 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
 			t.Fatal("the client writes no more")
 		}
 	}
 }
 
 // longest is the longest gap since it was asked for last.
-func (w *writer) longest() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	gap := w.gap
-	w.gap = 0
-	return gap
+func (r *rows) longest() time.Duration {
+	acks, _ := r.Record()
+	from := r.seen
+	r.seen = time.Now()
+	return writer.Gap(acks, from, r.seen)
 }
 
-func (w *writer) stop() (acknowledged []int) {
-	w.cancel()
-	w.done.Wait()
-	return w.acknowledged
+// verify ends the writing: each acknowledged row must be there, once.
+func (r *rows) verify(t *testing.T) {
+	t.Helper()
+	r.stop()
+	acks, _ := r.Record()
+	t.Logf("%d rows were acknowledged; pauses of more than 0.5 s: %v", len(acks), writer.Pauses(acks, 500*time.Millisecond))
+	address, err := r.Address(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := r.Dial(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.HangUp(conn)
+	count, err := r.Count(t.Context(), conn)
+	if err != nil || len(count.Lost)+len(count.Duplicated) > 0 {
+		t.Errorf("lost are %v, twice are %v: %v", count.Lost, count.Duplicated, err)
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,92 +16,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"charmhub.io/postgresql-k8s/tests/localmodel"
 	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
 	"charmhub.io/postgresql-k8s/tests/localmodel/node"
+	"charmhub.io/postgresql-k8s/tests/writer"
 )
-
-// writer inserts increasing numbers, each once, and notes which were acknowledged.
-type writer struct {
-	name    string
-	connect func(context.Context) (*pgx.Conn, error)
-
-	mu   sync.Mutex
-	acks map[int]time.Time
-	last int
-}
-
-func (w *writer) run(ctx context.Context) {
-	var conn *pgx.Conn
-	for ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, 3*time.Second)
-		err := w.insert(within, &conn)
-		cancel()
-		if err != nil && conn != nil {
-			go func(c *pgx.Conn) { _ = c.Close(context.Background()) }(conn)
-			conn = nil
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func (w *writer) insert(ctx context.Context, conn **pgx.Conn) (err error) {
-	if *conn == nil {
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		if *conn, err = w.connect(short); err != nil {
-			*conn = nil
-			return err
-		}
-	}
-	w.mu.Lock()
-	w.last++
-	n := w.last
-	w.mu.Unlock()
-	if _, err := (*conn).Exec(ctx, "INSERT INTO written_"+w.name+" VALUES ($1)", n); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.acks[n] = time.Now()
-	return nil
-}
-
-// gaps are the pauses between acknowledged writes that clients notice, and the
-// longest one.
-func (w *writer) gaps() (all []string, longest time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var times []time.Time
-	for _, at := range w.acks {
-		times = append(times, at)
-	}
-	slices.SortFunc(times, time.Time.Compare)
-	for i := 1; i < len(times); i++ {
-		gap := times[i].Sub(times[i-1])
-		longest = max(longest, gap)
-		if gap > 500*time.Millisecond {
-			all = append(all, fmt.Sprintf("%.1f", gap.Seconds()))
-		}
-	}
-	return all, longest
-}
 
 // writers write through what a related application is told: addresses, and names.
 type writers struct {
 	*world
-	all  []*writer
-	stop func()
-	done sync.WaitGroup
-	user string
-	pass string
+	login writer.Login
+	all   []*writer.Writer
+	stop  func()
 }
 
 func (w *world) startWriters(s *localmodel.Stub) *writers {
 	w.t.Helper()
-	all := &writers{world: w}
 	reply := map[string]string{}
 	w.eventually("credentials", func() bool {
 		bag, err := s.Answer()
@@ -112,83 +41,45 @@ func (w *world) startWriters(s *localmodel.Stub) *writers {
 		reply, err = s.Secret(bag["secret-user"])
 		return err == nil && reply["uris"] != ""
 	})
-	all.user, all.pass = reply["username"], reply["password"]
-	dns := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	names := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, node.Gateway.String()+":53")
 	}}
-	dial := func(ctx context.Context, host string) (*pgx.Conn, error) {
-		config, err := pgx.ParseConfig(fmt.Sprintf("postgresql://%s:%s@%s/shop?sslmode=disable", all.user, all.pass, host))
-		if err != nil {
-			return nil, err
-		}
-		config.LookupFunc = dns.LookupHost
-		return pgx.ConnectConfig(ctx, config)
+	login := writer.Login{Names: names, Username: reply["username"], Password: reply["password"], Database: "shop"}
+	endpoints := func(context.Context) (string, error) {
+		bag, err := s.Answer()
+		return bag["endpoints"], err
 	}
-	uri, err := url.Parse(reply["uris"])
-	w.must(err)
-	all.all = []*writer{
-		{name: "endpoints", acks: map[int]time.Time{}, connect: func(ctx context.Context) (*pgx.Conn, error) {
-			bag, err := s.Answer()
-			if err != nil {
-				return nil, err
-			}
-			return dial(ctx, bag["endpoints"])
-		}},
-		{name: "uris", acks: map[int]time.Time{}, connect: func(ctx context.Context) (*pgx.Conn, error) { return dial(ctx, uri.Host) }},
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	all.stop = func() { cancel(); all.done.Wait() }
+	all := &writers{world: w, login: login, all: []*writer.Writer{
+		{Name: "endpoints", Address: endpoints, Dial: login.Dial},
+		{Name: "uris", Address: func(context.Context) (string, error) { return reply["uris"], nil }, Dial: login.DialURI},
+	}}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var done sync.WaitGroup
+	all.stop = func() { cancel(); done.Wait() }
 	w.t.Cleanup(all.stop)
 	for _, one := range all.all {
-		w.eventually("a table", func() bool {
-			conn, err := one.connect(ctx)
-			if err != nil {
-				return false
-			}
-			defer conn.Close(ctx)
-			_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS written_"+one.name+" (n int)")
-			return err == nil
-		})
-		all.done.Go(func() { one.run(ctx) })
+		w.must(one.Create(ctx))
+		done.Go(func() { one.Run(ctx) })
 	}
 	return all
 }
 
-// end stops the writers, wants every acknowledged row once, and no pause that is
-// longer than the limit; 0 is none.
-func (a *writers) end(limit time.Duration) {
+// end stops the writers, and wants every acknowledged row once.
+func (a *writers) end() {
 	a.t.Helper()
 	a.stop()
 	for _, one := range a.all {
-		conn, err := one.connect(context.Background())
+		address, err := one.Address(a.t.Context())
 		a.must(err)
-		rows, err := conn.Query(context.Background(), "SELECT n FROM written_"+one.name)
+		conn, err := one.Dial(a.t.Context(), address)
 		a.must(err)
-		numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		count, err := one.Count(a.t.Context(), conn)
 		a.must(err)
-		_ = conn.Close(context.Background())
-		count := map[int]int{}
-		for _, n := range numbers {
-			count[n]++
-		}
-		lost, twice := 0, 0
-		for n := range one.acks {
-			if count[n] == 0 {
-				lost++
-			}
-		}
-		for _, c := range count {
-			if c > 1 {
-				twice++
-			}
-		}
-		gaps, longest := one.gaps()
-		a.t.Logf("through %s: %d rows acknowledged, %d lost, %d twice; pauses of more than 0.5 s: %v", one.name, len(one.acks), lost, twice, gaps)
-		if lost+twice > 0 {
-			a.t.Errorf("through %s %d rows are lost and %d are there twice", one.name, lost, twice)
-		}
-		if limit != 0 && longest > limit {
-			a.t.Errorf("through %s the longest pause is %s", one.name, longest)
+		writer.HangUp(conn)
+		acks, _ := one.Record()
+		a.t.Logf("through %s: %d rows acknowledged; pauses of more than 0.5 s: %v", one.Name, len(acks), writer.Pauses(acks, 500*time.Millisecond))
+		if len(count.Lost)+len(count.Duplicated) > 0 {
+			a.t.Errorf("through %s rows %v are lost and %v are there twice", one.Name, count.Lost, count.Duplicated)
 		}
 	}
 }
@@ -314,7 +205,7 @@ func TestRefresh(t *testing.T) {
 		// takes over as it stops, and once a second one right after it.
 		w.switchovers(before, 3)
 	})
-	write.end(0)
+	write.end()
 }
 
 func (w *world) switchovers(before, most int) {
@@ -356,7 +247,7 @@ func TestRefreshHalts(t *testing.T) {
 	w.act(w.leader(), "resume-upgrade", nil)
 	w.refreshed(3, 3)
 	w.switchovers(before, 2)
-	write.end(0)
+	write.end()
 }
 
 // TestRefreshOfFew refreshes one unit, and two.
@@ -375,7 +266,7 @@ func TestRefreshOfFew(t *testing.T) {
 	w.must(w.Refresh(app, charm, nil))
 	t.Logf("two units took %.1f s", w.refreshed(2, 3).Seconds())
 	w.switchovers(before, 2)
-	write.end(0)
+	write.end()
 }
 
 // TestRefreshKilled refreshes while the charm is killed at every call of Kubernetes'
@@ -402,7 +293,7 @@ func TestRefreshKilled(t *testing.T) {
 	set(false)
 	t.Logf("three units took %.1f s more", w.refreshed(3, 2).Seconds())
 	w.switchovers(before, 2)
-	write.end(0)
+	write.end()
 }
 
 // upstream leaves behind what upstream's charm of track 14 does.
@@ -479,7 +370,7 @@ func TestRefreshFromUpstream(t *testing.T) {
 			t.Logf("three units took %.1f s", w.refreshed(3, 2).Seconds())
 			w.switchovers(before, 2)
 			time.Sleep(5 * time.Second)
-			write.end(0)
+			write.end()
 			if got := w.passwords(); fmt.Sprint(got) != fmt.Sprint(passwords) {
 				t.Errorf("the passwords are %v, they were %v", got, passwords)
 			}
@@ -487,7 +378,7 @@ func TestRefreshFromUpstream(t *testing.T) {
 			w.must(err)
 			secret, err := s.Secret(now["secret-user"])
 			w.must(err)
-			if now["secret-user"] != told["secret-user"] || secret["username"] != write.user || secret["password"] != write.pass {
+			if now["secret-user"] != told["secret-user"] || secret["username"] != write.login.Username || secret["password"] != write.login.Password {
 				t.Errorf("the client is told %v, it was %v", now, told)
 			}
 			if got := w.psql(unit0, "SELECT word FROM kept"); got != "of upstream" || w.psql(unit0, "SELECT system_identifier FROM pg_control_system()") != system {
