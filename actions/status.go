@@ -150,7 +150,7 @@ type finding struct{ severity, cause, cure string }
 // muchLag is from how many bytes on a replica's lag is a finding.
 const muchLag = 64 << 20
 
-const wait = "nothing: it is a matter of time"
+const wait = "wait; if it does not end, docs/reference/statuses.md has the cure"
 
 // findings are what the charm itself finds wrong with this unit, and what the
 // members' states tell beyond that.
@@ -163,6 +163,8 @@ func findings(obs state.Observed, want state.Desired) []finding {
 			cause, cure, found = strings.Cut(p.Message, ": ")
 		}
 		switch {
+		case p.Message == state.MessageRefreshPaused:
+			cause, cure = p.Message, fmt.Sprintf("look at the unit, then juju run %s/leader resume-upgrade; or juju refresh back", obs.Unit.App)
 		case p.Severity != state.Blocked:
 			cause, cure = p.Message, wait
 		case !found:
@@ -176,7 +178,7 @@ func findings(obs state.Observed, want state.Desired) []finding {
 		return list
 	}
 	if cluster.Away != "" {
-		add("waiting", "this unit's member cannot reach the Kubernetes API: "+cluster.Away, "look after the network of its node; until then the others go on without it")
+		add("waiting", "this unit's member cannot reach the Kubernetes API: "+cluster.Away, "check the network of its node; until then the others go on without it")
 		return list
 	}
 	primary, hasPrimary := cluster.Primary()
@@ -188,13 +190,13 @@ func findings(obs state.Observed, want state.Desired) []finding {
 		behind, known := m.Lag.Get()
 		switch {
 		case m.State == "creating replica":
-			add("waiting", unit+" copies the primary", wait)
+			add("waiting", unit+" copies the primary", "nothing: there is no time limit for a copy")
 		case !m.Running():
 			add("waiting", fmt.Sprintf("%s is %s", unit, m.State), "look at its status; if it cannot follow any more, "+reinit)
 		case hasPrimary && m.Timeline != primary.Timeline && m.Timeline != 0:
 			add("waiting", fmt.Sprintf("%s is on timeline %d, the primary on %d", unit, m.Timeline, primary.Timeline), "wait a minute; if that does not end, "+reinit)
 		case known && behind >= muchLag:
-			add("waiting", fmt.Sprintf("%s is %d MB behind the primary", unit, behind>>20), "look after its volume and network; if it grows on and on, "+reinit)
+			add("waiting", fmt.Sprintf("%s is %d MB behind the primary", unit, behind>>20), "check its volume and network; if it grows on and on, "+reinit)
 		case m.PendingRestart:
 			add("waiting", unit+" has settings that wait for a restart", "the leader restarts it; juju run "+obs.Unit.App+"/leader restart does so for all")
 		}

@@ -91,5 +91,5 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	want.Successor = successor
-	wait(state.MessageHandover(successor.Name))
+	wait(state.MessageHandover(state.UnitName(successor.Name)))
 }

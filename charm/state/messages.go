@@ -50,7 +50,7 @@ const (
 	MessageTwoStrict = "two units: writes wait while one of them is away; a third avoids that"
 	// MessageCatchingUp is for a replica that is up, but behind.
 	// Waiting: this replica runs, but lacks some of what the primary has written.
-	// Cure: wait. If it does not end, look after its volume and network;
+	// Cure: wait. If it does not end, check its volume and network;
 	// `juju run postgresql-k8s/2 reinitialize confirm=postgresql-k8s/2` copies the
 	// primary anew.
 	MessageCatchingUp = "catching up with the primary"
@@ -263,7 +263,7 @@ func MessageCloning(done Known[int]) string {
 
 // MessageLag says how many bytes a replica is behind.
 // Active: this replica follows, but is 64 MB or more behind.
-// Cure: look after its volume and network. If it grows on and on,
+// Cure: check its volume and network. If it grows on and on,
 // `juju run postgresql-k8s/2 reinitialize confirm=postgresql-k8s/2` copies the
 // primary anew.
 func MessageLag(bytes int64) string {
@@ -273,18 +273,19 @@ func MessageLag(bytes int64) string {
 // MessageLost names the unit whose storage has what no other has.
 // Blocked: the primary's unit was removed before another member had every commit.
 // Nobody is promoted, because its storage alone has them.
-// Cure: `juju storage` shows the storage of that unit. Bring it back:
-// `juju add-unit postgresql-k8s --attach-storage pgdata/0`, with its name.
+// Cure: `juju storage` shows the storage of that unit. Bring it back, on a Juju later
+// than 3.6.10: `juju add-unit postgresql-k8s --attach-storage pgdata/0`.
 func MessageLost(app, unit string) string {
 	return fmt.Sprintf("%s was removed before another unit had all its data: bring it back with its storage, "+
 		"juju add-unit %s --attach-storage <the one that juju storage shows for it>", unit, app)
 }
 
 // MessageHandover says who becomes the primary in this unit's place.
-// Maintenance: this primary is removed, and another unit takes over before it goes.
+// Maintenance: this primary is removed or, in a refresh, its pod is replaced next. The
+// unit that is named takes over first.
 // Cure: nothing to do.
-func MessageHandover(member string) string {
-	return "handing over to " + member
+func MessageHandover(unit string) string {
+	return "handing over to " + unit
 }
 
 // MessageFailed says that a step failed and will be tried again.

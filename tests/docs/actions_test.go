@@ -68,9 +68,10 @@ var examples = map[string][]string{
 func TestActions(t *testing.T) {
 	t.Parallel()
 	p := newPage("Actions", "charmcraft.yaml and actions/")
-	p.text("`juju run <unit> <action> [parameter=value ...]` runs one. An action that cannot run fails, says why and what to do, and " +
-		"has changed nothing. One that waits for something gives up after a minute without progress, and says how far it is; " +
-		"`juju run` itself waits for a minute unless it is told another `--wait`.")
+	p.text("`juju run <unit> <action> [parameter=value ...]` runs one. An action that cannot run fails, says why, and has changed nothing. " +
+		"One that waits fails after a minute (`restart`: a minute without progress); what it asked for may still happen, so look at " +
+		"`status`. `reinitialize` ends after a minute, and the copy goes on. `juju run` itself waits for a minute: give `restart` " +
+		"more, `--wait=10m`. Where it gives up the action goes on: `juju show-operation` with the number that it printed shows how.")
 	all := declared(t).Actions
 	for _, a := range actions.All() {
 		spec, _ := all.get(a.Name) // a rule of the house

@@ -119,11 +119,11 @@ func TestCheck(t *testing.T) {
 // known are the commands of Juju 3.6 and later that pages have.
 var known = []string{
 	"add-model", "add-unit", "attach-resource", "bootstrap", "config", "debug-log", "deploy", "destroy-model", "exec", "integrate", "operations", "model-config", "refresh",
-	"remove-application", "remove-relation", "remove-unit", "resources", "run", "scale-application", "show-operation", "show-status-log", "show-unit", "ssh", "status", "storage", "trust",
+	"remove-application", "remove-relation", "remove-storage", "remove-unit", "resources", "run", "scale-application", "show-operation", "show-status-log", "show-unit", "ssh", "status", "storage", "trust",
 }
 
 // valued are flags that are followed by a value.
-var valued = []string{"-n", "-m", "--config", "--resource", "--container", "--include", "--reset", "--watch", "--channel", "--revision", "--path", "--wait", "--scope", "--format", "--unit"}
+var valued = []string{"-n", "-m", "--config", "--resource", "--container", "--include", "--reset", "--watch", "--channel", "--revision", "--path", "--wait", "--scope", "--format", "--unit", "--storage", "--constraints", "--attach-storage"}
 
 // check tells what is wrong with a command.
 func check(c charmcraft, command string) error {

@@ -79,8 +79,8 @@ func TestRelations(t *testing.T) {
 		}
 	}
 	p.line("")
-	p.text("Of the peer relations only `database-peers` is used: it has the leader's record of the clients, and its secret the " +
-		"passwords of the system users. The other two keep the names of releases before this one, so that a refresh finds them.")
+	p.text("Of the peer relations, `database-peers` has the leader's record of the clients, and its secret the passwords of the system " +
+		"users. `upgrade` has how far a refresh is. `restart` is not used: it keeps the name that earlier releases gave it.")
 	p.text("Only the leader answers applications. It does so when everything works that it tells, in one piece. The examples below " +
 		"are what it writes for a relation with the id 7, with two units in the model `tutorial`.")
 	databaseReference(t, p)

@@ -95,7 +95,7 @@ func TestStatuses(t *testing.T) {
 	list := messages(t)
 	for _, kind := range []struct{ status, title string }{
 		{"blocked", "Blocked: somebody must do something"},
-		{"maintenance", "Maintenance: the unit goes away"},
+		{"maintenance", "Maintenance: the unit stops, or a refresh goes on"},
 		{"waiting", "Waiting: it goes on by itself"},
 		{"active", "Active: it serves"},
 	} {
