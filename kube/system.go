@@ -71,41 +71,41 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	var pods corev1.PodList
 	var services corev1.ServiceList
 	var endpoints metav1.PartialObjectMetadataList // of corev1.Endpoints, which is deprecated but is what Patroni uses
+	var set appsv1.StatefulSet                     // Juju's, of the application's name
 	g, gctx := errgroup.WithContext(ctx)
 	app := NameLabel + "=" + s.unit.App
 	g.Go(func() error { return s.api.Read(gctx, "pods", app, &pods) })
 	g.Go(func() error { return s.api.Read(gctx, "services", app, &services) })
 	g.Go(func() error { return s.api.Read(gctx, "endpoints", "cluster-name="+s.unit.Scope(), &endpoints) })
+	g.Go(func() error {
+		err := s.api.Read(gctx, "statefulsets/"+s.unit.App, "", &set)
+		if apierrors.IsNotFound(err) { // the application goes, or Juju is making it anew
+			return nil
+		}
+		return err
+	})
 	if err := g.Wait(); err != nil {
 		return state.Kube{}, err
 	}
-	kube := state.Kube{Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{}}
+	kube := state.Kube{
+		Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{},
+		Owner: state.Owner{
+			APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: string(set.UID), Created: set.CreationTimestamp.Time,
+		},
+		Rollout: rollout(set),
+	}
 	for _, p := range pods.Items {
 		kube.Pods = append(kube.Pods, podFacts(p))
-		if p.Name == s.unit.Pod() && len(p.OwnerReferences) > 0 {
-			o := p.OwnerReferences[0]
-			kube.Owner = state.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
-		}
 	}
 	for _, service := range services.Items {
 		kube.Services[service.Name] = serviceFacts(service, kube.Owner.UID)
 	}
-	orphans := false
 	for _, e := range endpoints.Items {
-		facts := state.Endpoints{Name: e.Name, OwnerUID: ownerUID(e.OwnerReferences, kube.Owner.UID), Created: e.CreationTimestamp.Time, SystemID: e.Annotations["initialize"], Leader: e.Annotations["leader"]}
-		orphans = orphans || facts.OwnerUID == ""
-		kube.Endpoints[e.Name] = facts
+		kube.Endpoints[e.Name] = state.Endpoints{
+			Name: e.Name, OwnerUID: ownerUID(e.OwnerReferences, kube.Owner.UID), Created: e.CreationTimestamp.Time,
+			SystemID: e.Annotations["initialize"], Leader: e.Annotations["leader"],
+		}
 	}
-	if kube.Owner.Name == "" || !orphans && !mixed(kube.Pods) {
-		return kube, nil
-	}
-	// What nobody owns is ours if it is younger than the application.
-	var owner appsv1.StatefulSet
-	if err := s.api.Read(ctx, "statefulsets/"+kube.Owner.Name, "", &owner); err != nil {
-		return state.Kube{}, err
-	}
-	kube.Owner.Created = owner.CreationTimestamp.Time
-	kube.Rollout = rollout(owner, kube.Pods)
 	return kube, nil
 }
 
@@ -116,16 +116,10 @@ func podFacts(p corev1.Pod) state.Pod {
 	}
 }
 
-// mixed tells whether pods were made from different revisions of the template: only
-// then there is anything to know of a rollout.
-func mixed(pods []state.Pod) bool {
-	return slices.ContainsFunc(pods, func(p state.Pod) bool { return p.Revision != pods[0].Revision })
-}
-
-// rollout returns the one that is on its way. A change that the controller has not
-// seen yet has no revision.
-func rollout(set appsv1.StatefulSet, pods []state.Pod) state.Rollout {
-	if !mixed(pods) || set.Status.ObservedGeneration < set.Generation {
+// rollout returns which revision the pods are to have. A change that the controller
+// has not seen yet has none.
+func rollout(set appsv1.StatefulSet) state.Rollout {
+	if set.Status.ObservedGeneration < set.Generation {
 		return state.Rollout{}
 	}
 	r := state.Rollout{Revision: set.Status.UpdateRevision, Replicas: 1}

@@ -107,7 +107,7 @@ func ready(obs state.Observed, store []string) (state.Server, *state.Problem) {
 	if !ok {
 		return none, &state.Problem{Severity: state.Waiting, Message: state.MessageKube(obs.Kube.Why()), Soon: true}
 	}
-	if !storeReady(kube, store) {
+	if !storeReady(obs, kube, store) {
 		return wait(state.MessageStarting)
 	}
 	if cluster := kube.Endpoints[obs.Unit.Scope()+"-config"].SystemID; foreign(workload.SystemID, cluster) {

@@ -44,7 +44,7 @@ func (Objects) Desire(obs state.Observed, want *state.Desired) {
 	}
 	want.Demoted = impostors(obs, kube)
 	for _, name := range slices.Sorted(maps.Keys(kube.Endpoints)) {
-		if leftover(kube.Endpoints[name], kube.Owner) {
+		if leftover(obs, kube.Endpoints[name], kube.Owner) {
 			want.Leftovers = append(want.Leftovers, name)
 		}
 	}
@@ -69,13 +69,16 @@ func impostors(obs state.Observed, kube state.Kube) []string {
 }
 
 // leftover tells whether a dead application of the same name left the object:
-// somebody else owns it, or nobody does and it is older than the application.
-func leftover(e state.Endpoints, owner state.Owner) bool {
-	switch e.OwnerUID {
-	case owner.UID:
+// somebody else owns it, or nobody does and it is older than the application's
+// StatefulSet. Once the application has had a primary the objects are its own: Juju
+// makes the StatefulSet anew around living pods when storage is resized, and then
+// nobody owns them for a moment, or one that is gone.
+func leftover(obs state.Observed, e state.Endpoints, owner state.Owner) bool {
+	switch {
+	case e.OwnerUID == owner.UID, initialised(obs):
 		return false
-	case "":
-		return !owner.Created.IsZero() && e.Created.Before(owner.Created)
+	case e.OwnerUID == "":
+		return e.Created.Before(owner.Created)
 	}
 	return true
 }
@@ -83,18 +86,16 @@ func leftover(e state.Endpoints, owner state.Owner) bool {
 // storeReady tells whether Patroni's objects are all this application's, so that
 // a member neither joins a dead namesake's cluster nor outlives its own. Nobody owns
 // those of a cluster that upstream made, until a leader of ours does that.
-func storeReady(kube state.Kube, wished []string) bool {
-	for _, e := range kube.Endpoints {
-		if leftover(e, kube.Owner) {
-			return false
-		}
-	}
+func storeReady(obs state.Observed, kube state.Kube, wished []string) bool {
 	for _, name := range wished {
-		e, exists := kube.Endpoints[name]
-		unowned := exists && e.OwnerUID == "" && !kube.Owner.Created.IsZero() // and younger than we are
-		if kube.Owner.UID == "" || e.OwnerUID != kube.Owner.UID && !unowned {
+		if _, exists := kube.Endpoints[name]; !exists {
 			return false
 		}
 	}
-	return true
+	for _, e := range kube.Endpoints {
+		if leftover(obs, e, kube.Owner) {
+			return false
+		}
+	}
+	return kube.Owner.UID != ""
 }

@@ -8,8 +8,8 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
-// Refresh leads a rollout of the pods, which juju refresh causes. It looks at the
-// problems of the other handlers: it comes after them.
+// Refresh leads a rollout of the pods, which juju refresh causes. It looks at
+// what clients are to be told: it comes after the other handlers.
 //
 // Kubernetes replaces the highest ordinal first and goes on when that pod is ready,
 // which says nothing of the cluster. So the unit that was replaced last, the holder,
@@ -42,7 +42,9 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	if layer, wished := want.Layer.Get(); wished {
 		layer.Checks["pulse"] = beat(true)
 	}
-	v := judge(obs, refresh, holder && want.Status().Severity == state.Blocked)
+	_, missing := ready(obs, want.Endpoints)
+	blocked := missing != nil && missing.Severity == state.Blocked
+	v := judge(obs, refresh, holder && blocked)
 	if holder || watches(obs, refresh) {
 		v.wish(refresh, want)
 	}
@@ -53,7 +55,7 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	if holder && v.message != "" {
 		want.Problem(state.Problem{Severity: state.Maintenance, Message: v.message})
 	}
-	want.Later = want.Later || holder && v.message != state.MessageRefreshPaused
+	want.Later = want.Later || holder && !blocked && v.message != state.MessageRefreshPaused
 }
 
 // holderPatience is how long the leader leaves a rollout to the holder.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"charmhub.io/postgresql-k8s/charm/config"
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
@@ -146,11 +147,34 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 func TestRefreshOfABlockedUnitHalts(t *testing.T) {
 	t.Parallel()
 	obs := rolling(2, 1, 0)
+	obs.Config = config.Parse(map[string]any{"profile": "fast"})
+	want := desire(obs, Member{}, Refresh{})
+	if wish, _ := want.Partition.Get(); wish != 2 || want.Later || want.Status().Severity != state.Blocked {
+		t.Errorf("the partition is %d, the status %v, and it looks again: %t", wish, want.Status(), want.Later)
+	}
+}
+
+// A leader is blocked for an application that it refuses: that is no matter of the member.
+func TestRefreshOfALeaderWhoRefusesAClientGoesOn(t *testing.T) {
+	t.Parallel()
+	obs := rolling(2, 1, 2)
+	obs.Leader = true
 	var want state.Desired
-	want.Problem(state.Problem{Severity: state.Blocked, Message: "its own"})
+	want.Problem(state.Problem{Severity: state.Blocked, Message: "invalid database name"})
 	Refresh{}.Desire(obs, &want)
-	if wish, _ := want.Partition.Get(); wish != 2 || want.Status().Message != "its own" {
-		t.Errorf("the partition is %d and the status %q", wish, want.Status().Message)
+	if wish, _ := want.Partition.Get(); wish != 1 {
+		t.Errorf("the partition is %d", wish)
+	}
+}
+
+// Units may have been removed since pre-upgrade-check set the partition.
+func TestRefreshBeginsWhenThePartitionIsAboveTheUnits(t *testing.T) {
+	t.Parallel()
+	obs := rolling(0, 2, 3)
+	obs.Leader = true
+	note("upgrade-stack", "[0,1,2]")(&obs)
+	if wish, wished := desire(obs, Refresh{}).Partition.Get(); !wished || wish != 2 {
+		t.Errorf("the partition is %d, wished %t", wish, wished)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // ordinal first, the next one when that is ready, none below the partition
 // (https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#partitions).
 type Rollout struct {
-	Revision  string // that all pods are to have; "" while they are all of one
+	Revision  string // that all pods are to have; "" while Kubernetes has not said
 	Partition int
 	Replicas  int
 }

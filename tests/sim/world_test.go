@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -257,12 +257,14 @@ func (a api) Read(_ context.Context, path, _ string, into any) error {
 		for unit := range a.members {
 			pod := corev1.Pod{}
 			pod.Name, pod.Labels, pod.Status.PodIP = state.PodName(app, unit), a.labels[unit], fmt.Sprintf("10.0.0.%d", unit+1)
-			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: app, UID: types.UID("set")}}
 			if a.runs(unit) {
 				pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 			}
 			list.Items = append(list.Items, pod)
 		}
+		return nil
+	case *appsv1.StatefulSet:
+		list.Name, list.UID = app, types.UID("set")
 		return nil
 	}
 	var items []any

@@ -12,9 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/tests/localmodel"
+	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
 	"charmhub.io/postgresql-k8s/tests/localmodel/node"
 )
 
@@ -106,6 +108,57 @@ func TestZeroAndBack(t *testing.T) {
 	w.settle(3)
 	w.write(app+"/0", 2)
 	w.streaming(app+"/0", 2)
+}
+
+// TestStatefulSetIsMadeAnew takes the StatefulSet away from its pods and makes it
+// again, as Juju does to resize storage: what nobody owns meanwhile is not a left-over.
+func TestStatefulSetIsMadeAnew(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(2)
+	w.settle(2)
+	w.voters(1)
+	w.write(unit0, 1)
+	primary, timeline := w.primary(), w.timeline()
+	lock := w.Store().Get("endpoints", w.Name(), "patroni-"+app)
+	orphan := func(object kubeapi.Object) (kubeapi.Object, error) {
+		meta, _ := object["metadata"].(kubeapi.Object)
+		delete(meta, "ownerReferences")
+		return object, nil
+	}
+	for _, resource := range []string{"pods", "endpoints", "services"} {
+		all, _ := w.Store().List(resource, w.Name(), func(kubeapi.Object) bool { return true })
+		for _, object := range all {
+			meta, _ := object["metadata"].(kubeapi.Object)
+			_, err := w.Store().Change(resource, w.Name(), fmt.Sprint(meta["name"]), orphan)
+			w.must(err)
+		}
+	}
+	set, err := w.Store().Delete("statefulsets", w.Name(), app, nil)
+	w.must(err)
+	time.Sleep(2 * time.Second) // it must not be of the same second as what is older
+	meta, _ := set["metadata"].(kubeapi.Object)
+	set["metadata"] = kubeapi.Object{"name": app, "labels": meta["labels"]}
+	_, err = w.Store().Create("statefulsets", w.Name(), set)
+	w.must(err)
+
+	w.eventually("Patroni's objects are owned again", func() bool {
+		for _, suffix := range []string{"", "-config", "-sync"} {
+			meta, _ := w.Store().Get("endpoints", w.Name(), "patroni-"+app+suffix)["metadata"].(kubeapi.Object)
+			if owners, _ := meta["ownerReferences"].([]any); len(owners) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	w.settle(2)
+	w.write(unit0, 2)
+	now := w.Store().Get("endpoints", w.Name(), "patroni-"+app)
+	if was, is := lock["metadata"].(kubeapi.Object)["uid"], now["metadata"].(kubeapi.Object)["uid"]; was != is {
+		t.Error("Patroni's lock was deleted")
+	}
+	if w.primary() != primary || w.timeline() != timeline {
+		t.Errorf("the primary is %s on timeline %d, it was %s on %d", w.primary(), w.timeline(), primary, timeline)
+	}
 }
 
 // volume is the directory of the newest volume.
