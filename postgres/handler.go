@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"strconv"
 	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -27,7 +28,21 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 	if peer, _ := obs.Relations.Peer(); peer.LocalApp[state.UpstreamKey] != "" {
 		want.HBA = ofUpstream(want.HBA, peer.LocalApp[state.ClientsKey])
 	}
-	want.Shared = SharedParameters(workload.Resources, obs.Config)
+	want.Shared = SharedParameters(cpus(obs, want, workload.Resources), obs.Config)
+}
+
+// cpus are those that the settings of all members go by: of the leader who was first.
+// The next one may be on another kind of node, and a change restarts all servers.
+func cpus(obs state.Observed, want *state.Desired, r state.Resources) int {
+	peer, related := obs.Relations.Peer()
+	if n, err := strconv.Atoi(peer.LocalApp[state.CPUsKey]); err == nil && n > 0 {
+		return n
+	}
+	n := max(int(r.CPUs), 1)
+	if related && obs.Leader && r.CPUs > 0 {
+		want.Databags = append(want.Databags, state.Databag{Relation: peer.ID, Content: map[string]string{state.CPUsKey: strconv.Itoa(n)}})
+	}
+	return n
 }
 
 // ofUpstream lets in whom upstream has made, after a refresh from it. Some of them may

@@ -70,8 +70,7 @@ func memoryParameters(r state.Resources, cfg config.Values) map[string]string {
 // SharedParameters are the settings that must be equal on all members, which
 // Patroni takes from the cluster's configuration only. All need a restart, but
 // for wal_keep_size.
-func SharedParameters(r state.Resources, cfg config.Values) map[string]any {
-	cpus := max(int(r.CPUs), 1)
+func SharedParameters(cpus int, cfg config.Values) map[string]any {
 	connections := int64(max(4*cpus, 100))
 	if n, ok := cfg.Int("experimental_max_connections"); ok {
 		connections = n

@@ -42,7 +42,9 @@ func TestParameters(t *testing.T) {
 
 func TestSharedParameters(t *testing.T) {
 	t.Parallel()
-	golden.Equal(t, "shared.txt", render(postgres.SharedParameters))
+	golden.Equal(t, "shared.txt", render(func(r state.Resources, cfg config.Values) map[string]any {
+		return postgres.SharedParameters(max(int(r.CPUs), 1), cfg)
+	}))
 }
 
 // render has the settings of all sizes in the form of postgresql.conf: of the
@@ -95,7 +97,7 @@ func TestLibrariesAreThoseOfTheImage(t *testing.T) {
 func TestMemberAndClusterDoNotSetTheSame(t *testing.T) {
 	t.Parallel()
 	own := postgres.Parameters(server, state.Resources{Memory: 1 << 30}, config.Parse(nil))
-	for name := range postgres.SharedParameters(state.Resources{}, config.Parse(nil)) {
+	for name := range postgres.SharedParameters(1, config.Parse(nil)) {
 		if _, both := own[name]; both {
 			t.Errorf("%s is set by the member, too", name)
 		}
@@ -154,6 +156,37 @@ func TestHandler(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The settings of all members do not change with the node that the leader is on.
+func TestSharedSettingsAreThoseOfTheFirstLeader(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		noted  string
+		leader bool
+		want   int64
+		note   string
+	}{
+		{"the first leader's", "", true, 256, "64"},
+		{"which the next one keeps", "32", true, 128, ""},
+		{"as do the others", "32", false, 128, ""},
+		{"another unit notes nothing", "", false, 256, ""},
+		{"nonsense is noted anew", "-1", true, 256, "64"},
+	} {
+		obs := state.Observed{Leader: test.leader, Config: config.Parse(nil), Workload: state.Value(state.Workload{
+			Servers: []state.Server{server}, Resources: state.Resources{Memory: 1 << 30, CPUs: 64},
+		}), Relations: state.Relations{state.PeerEndpoint: {{LocalApp: map[string]string{state.CPUsKey: test.noted}}}}}
+		var want state.Desired
+		postgres.Handler{}.Desire(obs, &want)
+		note := ""
+		for _, d := range want.Databags {
+			note = d.Content[state.CPUsKey]
+		}
+		if want.Shared["max_connections"] != test.want || note != test.note {
+			t.Errorf("%s: %v connections, and it notes %q", test.name, want.Shared["max_connections"], note)
+		}
 	}
 }
 

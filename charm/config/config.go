@@ -30,7 +30,7 @@ var Options = []Option{
 	},
 	{
 		Name: "experimental_max_connections", Type: "int", Min: 10, Max: 262143,
-		Description: "Maximum number of concurrent connections. Unset: four for each CPU, at least 100. A change restarts PostgreSQL.",
+		Description: "Maximum number of concurrent connections. Unset: four for each CPU of the unit that led first, at least 100. A change restarts PostgreSQL.",
 	},
 	{
 		Name: "profile", Type: "string", Default: "production", Allowed: []string{"production", "testing"},

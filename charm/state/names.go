@@ -60,6 +60,9 @@ func ClientSecret(endpoint string, relation int, request, group string) string {
 // ClientsKey of the peers' databag is the leaders' record of the client relations.
 const ClientsKey = "clients"
 
+// CPUsKey of the peers' databag is how many CPUs the first leader's server had.
+const CPUsKey = "cpus"
+
 // UpstreamKey of the peers' databag is one that upstream's leaders write and ours do
 // not: the users of relations as it knows them.
 const UpstreamKey = "user_hash"
