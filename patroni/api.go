@@ -142,6 +142,9 @@ func (c cluster) facts() []state.Member {
 			Name: m.Name, Role: m.Role, State: m.State, Host: m.Host, Port: m.Port, Timeline: m.Timeline,
 			Lag: state.Unknown[int64]("not reported"), PendingRestart: m.PendingRestart,
 		}
+		// Patroni 3.2 and before does not say what waits. If it were raised, replicas
+		// would stop replaying until they are restarted in their turn.
+		members[i].Lowers = m.PendingRestart && m.Reason == nil
 		for _, setting := range primaryFirst {
 			old, _ := strconv.Atoi(fmt.Sprint(m.Reason[setting].Old))
 			now, _ := strconv.Atoi(fmt.Sprint(m.Reason[setting].New)) // both are 0 when it is not among them

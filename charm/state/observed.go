@@ -238,8 +238,8 @@ type Member struct {
 	Lag      Known[int64] // bytes
 	// PendingRestart tells that a changed setting waits for a restart.
 	PendingRestart bool
-	// Lowers tells that one of them is lowered which no replica may have lower than
-	// the primary. Patroni tells since version 4.
+	// Lowers tells that one of them is lowered, or may be, which no replica may have
+	// lower than the primary.
 	Lowers bool
 }
 
