@@ -147,9 +147,6 @@ func relationState(client state.Client) string {
 // A finding is something that is wrong, why, and what to do about it.
 type finding struct{ severity, cause, cure string }
 
-// muchLag is from how many bytes on a replica's lag is a finding.
-const muchLag = 64 << 20
-
 const wait = "wait; if it does not end, docs/reference/statuses.md has the cure"
 
 // findings are what the charm itself finds wrong with this unit, and what the
@@ -195,7 +192,7 @@ func findings(obs state.Observed, want state.Desired) []finding {
 			add("waiting", fmt.Sprintf("%s is %s", unit, m.State), "look at its status; if it cannot follow any more, "+reinit)
 		case hasPrimary && m.Timeline != primary.Timeline && m.Timeline != 0:
 			add("waiting", fmt.Sprintf("%s is on timeline %d, the primary on %d", unit, m.Timeline, primary.Timeline), "wait a minute; if that does not end, "+reinit)
-		case known && behind >= muchLag:
+		case known && behind >= state.MuchLag:
 			add("waiting", fmt.Sprintf("%s is %d MB behind the primary", unit, behind>>20), "check its volume and network; if it grows on and on, "+reinit)
 		case m.PendingRestart:
 			add("waiting", unit+" has settings that wait for a restart", "the leader restarts it; juju run "+obs.Unit.App+"/leader restart does so for all")

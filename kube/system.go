@@ -265,8 +265,7 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 	case DeleteEndpoints:
 		return s.api.Delete(ctx, "endpoints/"+step.Name)
 	case OwnEndpoints:
-		labels := map[string]string{"application": "patroni", "cluster-name": s.unit.Scope()}
-		return s.api.Apply(ctx, "endpoints/"+step.Name, s.object("Endpoints", step.Name, labels, nil))
+		return s.api.Apply(ctx, "endpoints/"+step.Name, s.object("Endpoints", step.Name, s.unit.Labels(), nil))
 	case ApplyService:
 		return s.api.Apply(ctx, "services/"+step.Name, s.object("Service", step.Name, step.Labels, serviceSpec(step.KubeService)))
 	}

@@ -12,11 +12,6 @@ import (
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
-// Labels are the pod labels by which the members of a cluster find each other.
-func Labels(unit state.Unit) map[string]string {
-	return map[string]string{"application": "patroni", "cluster-name": unit.Scope()}
-}
-
 // configTag is the Patroni tag that carries the tag of the file.
 const configTag = "charm_config"
 

@@ -179,13 +179,9 @@ func lost(obs state.Observed, cluster state.Cluster) string {
 	return state.UnitName(primary)
 }
 
-// muchLag is from how many bytes on a replica's lag is shown: four segments of
-// the write-ahead log.
-const muchLag = 64 << 20
-
 // replica says what there is to say of a replica that follows.
 func replica(me state.Member, cluster state.Cluster) string {
-	if lag, known := me.Lag.Get(); known && lag >= muchLag {
+	if lag, known := me.Lag.Get(); known && lag >= state.MuchLag {
 		return state.MessageLag(lag)
 	}
 	if len(cluster.Members) != 2 {

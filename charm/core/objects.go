@@ -22,8 +22,7 @@ func (Objects) Desire(obs state.Observed, want *state.Desired) {
 	}
 	app, scope := obs.Unit.App, obs.Unit.Scope()
 	ours := map[string]string{"app.kubernetes.io/name": app}
-	patroni := map[string]string{"application": "patroni", "cluster-name": scope}
-	want.PodLabels = patroni
+	want.PodLabels = obs.Unit.Labels()
 
 	ports := []state.Port{{Name: "api", Number: state.PatroniPort}, {Name: "database", Number: state.PostgresPort}}
 	for _, s := range []struct{ name, role string }{{app + "-primary", "primary"}, {app + "-replicas", "replica"}} {
@@ -35,7 +34,7 @@ func (Objects) Desire(obs state.Observed, want *state.Desired) {
 	}
 	// A headless Service without pods: without one of its name, Kubernetes may
 	// take an Endpoints object for a left-over and delete it.
-	want.Services = append(want.Services, state.KubeService{Name: scope + "-config", Labels: state.With(ours, patroni)})
+	want.Services = append(want.Services, state.KubeService{Name: scope + "-config", Labels: state.With(ours, want.PodLabels)})
 	want.Endpoints = []string{scope, scope + "-config", scope + "-sync"}
 
 	kube, ok := obs.Kube.Get()

@@ -71,6 +71,11 @@ func (u Unit) Host() string { return u.Pod() + "." + u.App + "-endpoints" }
 // Scope is Patroni's name for the cluster of this application.
 func (u Unit) Scope() string { return "patroni-" + u.App }
 
+// Labels are those by which Patroni finds the pods and objects of its cluster.
+func (u Unit) Labels() map[string]string {
+	return map[string]string{"application": "patroni", "cluster-name": u.Scope()}
+}
+
 // PeerSecret is the label of the secret that holds the system users' passwords.
 func (u Unit) PeerSecret() string { return PeerEndpoint + "." + u.App + ".app" }
 
@@ -242,6 +247,10 @@ type Member struct {
 	// lower than the primary.
 	Lowers bool
 }
+
+// MuchLag is from how many bytes on a replica's lag is shown: four segments of the
+// write-ahead log.
+const MuchLag = 64 << 20
 
 // Running tells whether the member's server accepts connections.
 func (m Member) Running() bool { return m.State == "running" || m.State == "streaming" }
