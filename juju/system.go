@@ -169,10 +169,8 @@ func (s *System) readClients(ctx context.Context) error {
 	if !s.facts.Leader || !ok {
 		return nil // only the leader serves clients
 	}
-	if text := peer.LocalApp[state.ClientsKey]; text != "" {
-		if json.Unmarshal([]byte(text), &s.facts.Clients) != nil {
-			s.facts.Clients = map[int]state.Client{} // not ours: look at all of them
-		}
+	if clients, err := state.ParseClients(peer.LocalApp[state.ClientsKey]); err == nil { // else all of them are looked at
+		s.facts.Clients = clients
 	}
 	for _, endpoint := range state.DatabaseEndpoints {
 		ids, err := s.tools.RelationIDs(ctx, endpoint)

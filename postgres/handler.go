@@ -53,7 +53,11 @@ func cpus(obs state.Observed, want *state.Desired, r state.Resources) int {
 // the primary before that. Until then the privileges confine them which upstream gave:
 // it took those of everybody from each database.
 func ofUpstream(hba []string, record string) []string {
-	served := record != "" && !strings.Contains(record, state.PendingDigest)
+	clients, err := state.ParseClients(record)
+	served := err == nil
+	for _, client := range clients {
+		served = served && client.Digest != state.PendingDigest
+	}
 	var lines []string
 	for _, line := range hba {
 		if line != rejectOthers || served {

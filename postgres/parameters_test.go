@@ -203,6 +203,10 @@ func TestUsersOfUpstreamAreLetInUntilTheyAreServed(t *testing.T) {
 		{"one of upstream's", map[string]string{"user_hash": "x"}, false},
 		{"one whose relations are being served", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"shop","digest":"pending"}}`}, false},
 		{"one whose relations are served", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"shop","digest":"abcd-1234"}}`}, true},
+		{"one that serves an application of that name", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"pending-orders","digest":"abcd-1234"}}`}, true},
+		{"one of whose two relations one is being served", map[string]string{"user_hash": "x", "clients": `{"7":{"app":"a","digest":"x"},"8":{"app":"b","digest":"pending"}}`}, false},
+		{"one without relations", map[string]string{"user_hash": "x", "clients": `{}`}, true},
+		{"one with a record that is not ours", map[string]string{"user_hash": "x", "clients": `["shop"]`}, false},
 	} {
 		var want state.Desired
 		postgres.Handler{}.Desire(state.Observed{

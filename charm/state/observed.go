@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -352,6 +353,16 @@ type Client struct {
 	Digest  string   `json:"digest"`            // of what was published, "" for nothing
 	Secrets []string `json:"secrets,omitempty"` // URIs
 	Problem string   `json:"problem,omitempty"` // why it was refused, as the status says it
+}
+
+// ParseClients reads the record of the client relations, by their ids. What is not
+// such a record as a whole is none.
+func ParseClients(record string) (map[int]Client, error) {
+	var all map[int]Client
+	if err := json.Unmarshal([]byte(record), &all); err != nil {
+		return nil, fmt.Errorf("cannot read the record of client relations: %w", err)
+	}
+	return all, nil
 }
 
 // Replicas returns the members that answer reads: those that follow the primary.
