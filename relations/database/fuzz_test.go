@@ -27,6 +27,9 @@ func seeds(f *testing.F) {
 		{"v1", "", "", "", "", twoRequests()["requests"], ""},
 		{"v1", "", "", "", "", `[{"request-id":"a","resource":"b","salt":1,"x":{"y":[null,1e300,"\ud800"]}},{"request-id":"c","database":"d*"}]`, ""},
 		{"v1", "", "", "", "", `[{"request-id":"a","resource":"b"},{"request-id":"a","resource":"b"}]`, ""},
+		{"", "orders", "a,b,c,d,e,f,g,h,i,j,k,l,m,n,a,b,c", secrets, "", "<>&", "<>&"},
+		{"", "orders", "", secrets, "", "", strings.Repeat("\x01\u2028", 1000)},
+		{"v1", "", "", "", "", `[{"request-id":"a","resource":"b","salt":"<\u0001>","x":[1e20,1e-7]}]`, strings.Repeat("<", 1000)},
 		{"v1", "orders", "", "", "", `[null,{}]`, ""},
 		{"v1", "", "", "", "", `{"a":[[[[`, ""},
 	} {
@@ -64,8 +67,14 @@ func FuzzParse(f *testing.F) {
 		if all.V1 != (bag["version"] == "v1") && all.Refused == "" || len(all.List) > maxRequests || !all.V1 && len(all.List) > 1 {
 			t.Fatalf("it is %+v", all)
 		}
+		if len(all.Handled) > maxText || all.Refused != "" && len(all.List) > 0 {
+			t.Fatalf("%d bytes are to be written back, of %d requests: %q", len(all.Handled), len(all.List), all.Refused)
+		}
 		users := map[string]bool{}
 		for _, r := range accepted(all) {
+			if len(r.Roles) > len(clients.Grantable)+len(attributes) {
+				t.Errorf("%d roles are accepted", len(r.Roles))
+			}
 			if r.Database == "" || len(r.Database) > 63 || !utf8.ValidString(r.Database) || strings.ContainsAny(r.Database, "\"'`;\\$\n\r\t\x00") ||
 				strings.HasSuffix(r.Database, "*") || !all.V1 && r.Database != bag["database"] {
 				t.Errorf("the name %q is accepted", r.Database)
@@ -113,6 +122,13 @@ func FuzzReply(f *testing.F) {
 		obs.ServeAll(t)
 		all, told := Parse(bag), obs.Told(7)
 		served := accepted(all)
+		size := 0
+		for key, value := range told {
+			size += len(key) + len(value)
+		}
+		if size > 4*maxText { // Juju takes 16 MiB
+			t.Errorf("it is told %d bytes", size)
+		}
 		var list []struct{ Code int }
 		if text := told["status"]; text != "" && (json.Unmarshal([]byte(text), &list) != nil || len(list) == 0) {
 			t.Errorf("the status is %q", text)

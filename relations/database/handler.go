@@ -100,7 +100,7 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 // endpoints: then its secrets, which are slow to read, need no look.
 func settled(client state.Client, catalog state.Catalog, reply *reply) bool {
 	_, secrets, _ := strings.Cut(client.Digest, "-")
-	if secrets != secretDigest(reply.endpoints) || reply.relation.LocalApp["data"] != reply.handled() {
+	if secrets != secretDigest(reply.endpoints) || reply.relation.LocalApp["data"] != reply.requests.Handled {
 		return false
 	}
 	for _, request := range reply.requests.List {

@@ -317,10 +317,13 @@ func TestWhatIsNotServed(t *testing.T) {
 		{"the name of a superuser", map[string]string{"database": "root"}, state.MessageInvalidDatabase, ""},
 		{"invalid roles", map[string]string{"database": "orders", "extra-user-roles": "operator"}, state.MessageInvalidRoles, ""},
 		{"what cannot be read", map[string]string{"database": "orders", "requested-secrets": "x"}, state.MessageInvalidRequest, ""},
+		{"what Juju could not take back", map[string]string{"database": "orders", "requests": strings.Repeat("<", 3<<20)}, state.MessageInvalidRequest, ""},
+		{"roles without end", map[string]string{"database": "orders", "extra-user-roles": manyRoles(50 << 10)}, state.MessageInvalidRoles, ""},
 		{"an entity", map[string]string{"database": "orders", "entity-type": "USER"}, "", "one user for each request"},
 		{"a prefix", map[string]string{"database": "orders*"}, "", "one database for each request"},
 		{"an invalid name in version 1", v1(`"resource":"template1"`), state.MessageInvalidDatabase, "request 00aa: invalid database name"},
 		{"invalid roles in version 1", v1(`"resource":"orders","extra-user-roles":"x"`), state.MessageInvalidRoles, "request 00aa: invalid role(s)"},
+		{"roles without end in version 1", v1(`"resource":"orders","extra-user-roles":"` + manyRoles(50<<10) + `"`), state.MessageInvalidRoles, "request 00aa: invalid role(s)"},
 		{"an entity in version 1", v1(`"resource":"orders","entity-type":"USER"`), "", "one user for each request"},
 		{"what cannot be read in version 1", map[string]string{"version": "v1", "requests": "x"}, state.MessageInvalidRequest, ""},
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -110,7 +111,7 @@ func (r *reply) databag() map[string]string {
 		bag["version"], bag["requests"] = "v1", encode(r.responses)
 	}
 	if r.requests.V1 || r.flat != nil {
-		bag["data"] = r.handled()
+		bag["data"] = r.requests.Handled
 	}
 	// A library that knows no status would take a databag with nothing else for a
 	// reply without endpoints; those who ask for more than a database know it.
@@ -138,33 +139,20 @@ func (r *reply) refresh() map[string]string {
 	return map[string]string{"requests": encode(responses)}
 }
 
-// handled is the request as the protocol's libraries want to find it in our
-// databag, in the key data.
-func (r *reply) handled() string {
-	if r.requests.V1 {
-		handled := map[string]any{}
-		for _, request := range r.requests.List {
-			handled[request.ID] = request.Raw
-		}
-		return encode(handled)
-	}
-	handled := maps.Clone(r.relation.Remote)
-	delete(handled, "data")
-	return encode(handled)
-}
-
 func (r *reply) speaksStatus() bool {
 	return r.requests.V1 || r.flat != nil || slices.ContainsFunc(r.requests.List, func(q Request) bool { return q.Unsupported != "" })
 }
 
 // encode writes canonical JSON: keys sorted, so that the same reply is the same
-// bytes.
+// bytes, and each "<" one of them.
 func encode(v any) string {
-	text, err := json.Marshal(v)
-	if err != nil {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(v) != nil {
 		return "" // it was made of JSON: it cannot fail
 	}
-	return string(text)
+	return strings.TrimSuffix(text.String(), "\n")
 }
 
 // uri is a libpq connection URI with one host

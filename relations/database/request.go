@@ -3,6 +3,7 @@ package database
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,59 +34,67 @@ func (r Request) served() bool { return r.Refused == "" && r.Unsupported == "" }
 type Requests struct {
 	V1   bool
 	List []Request
+	// Handled is the request as the protocol's libraries want to find it in our
+	// databag, in the key data.
+	Handled string
 	// Refused says why none of them can be served.
 	Refused string
 }
 
-// Bounds of what is read of a stranger's databag.
+// Bounds of what is read of a stranger's databag. A hundred requests take some 40
+// kB. Juju refuses a databag of 16 MiB, and with it all that a hook has written.
 const (
 	maxRequests = 100
-	maxField    = 64 << 10
-	maxFields   = 256 << 10 // together: we hold them several times, and write them back
+	maxText     = 128 << 10 // bytes of all keys together, as they are and as we write them back
 )
 
 // Parse reads the other application's databag. It accepts anything: what makes
 // no sense is refused, and what asks for nothing is an empty list.
 func Parse(remote map[string]string) Requests {
+	all := Requests{V1: remote["version"] == "v1"}
 	total := 0
 	for key, value := range remote {
-		if key == "data" || key == "requests" {
-			continue
-		}
-		if total += len(key) + len(value); len(value) > maxField || total > maxFields {
-			return Requests{Refused: state.MessageInvalidRequest}
+		if key != "data" { // the library's own notes, which nobody else looks at
+			total += len(key) + len(value)
 		}
 	}
-	if remote["version"] == "v1" {
+	var ok bool
+	if total <= maxText {
+		all.List, all.Handled, ok = parse(remote, all.V1)
+	}
+	if !ok || len(all.Handled) > maxText {
+		return Requests{V1: all.V1, Refused: state.MessageInvalidRequest}
+	}
+	return all
+}
+
+func parse(remote map[string]string, v1 bool) (list []Request, handled string, ok bool) {
+	switch {
+	case v1:
 		return parseV1(remote["requests"])
-	}
-	if remote["database"] == "" {
-		return Requests{}
+	case remote["database"] == "":
+		return nil, "", true
 	}
 	r := Request{Database: remote["database"], Roles: roles(remote["extra-user-roles"])}
-	if text := remote["requested-secrets"]; text != "" {
-		if json.Unmarshal([]byte(text), &r.Secret) != nil {
-			return Requests{Refused: state.MessageInvalidRequest}
-		}
+	if text := remote["requested-secrets"]; text != "" && json.Unmarshal([]byte(text), &r.Secret) != nil {
+		return nil, "", false
 	}
 	r.judge(remote["entity-type"])
-	return Requests{List: []Request{r}}
+	mirror := maps.Clone(remote)
+	delete(mirror, "data")
+	return []Request{r}, encode(mirror), true
 }
 
 // requestID is what the libraries make: the first 16 hexadecimal digits of a
 // hash. A little more is let through; it becomes part of a role's name.
 var requestID = regexp.MustCompile(`^[0-9A-Za-z]{1,32}$`)
 
-func parseV1(text string) Requests {
-	all := Requests{V1: true}
-	if text == "" {
-		return all
-	}
+func parseV1(text string) (list []Request, handled string, ok bool) {
 	var items []map[string]any
-	if len(text) > maxRequests*maxField || json.Unmarshal([]byte(text), &items) != nil || len(items) > maxRequests {
-		all.Refused = state.MessageInvalidRequest
-		return all
+	if text != "" && json.Unmarshal([]byte(text), &items) != nil || len(items) > maxRequests {
+		return nil, "", false
 	}
+	mirror := map[string]any{}
 	for _, item := range items {
 		word := func(key string) string {
 			s, _ := item[key].(string)
@@ -100,30 +109,28 @@ func parseV1(text string) Requests {
 				r.Raw[key] = value
 			}
 		}
-		known := slices.ContainsFunc(all.List, func(other Request) bool { return other.ID == r.ID })
-		if !requestID.MatchString(r.ID) || known {
-			all.Refused = state.MessageInvalidRequest
-			return all
+		if _, known := mirror[r.ID]; known || !requestID.MatchString(r.ID) {
+			return nil, "", false
 		}
 		if r.Database == "" {
 			continue // not a request yet
 		}
 		r.judge(word("entity-type"))
-		all.List = append(all.List, r)
+		list, mirror[r.ID] = append(list, r), r.Raw
 	}
-	return all
+	return list, encode(mirror), true
 }
 
 // roles splits a comma list.
 func roles(list string) []string {
 	var out []string
 	for role := range strings.SplitSeq(strings.ToLower(list), ",") {
-		if role = strings.TrimSpace(role); role != "" && !slices.Contains(out, role) {
+		if role = strings.TrimSpace(role); role != "" {
 			out = append(out, role)
 		}
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
 
 func (r *Request) judge(entityType string) {

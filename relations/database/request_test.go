@@ -1,11 +1,13 @@
 package database
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -53,9 +55,12 @@ func TestParse(t *testing.T) {
 			one(Request{Database: "orders*", Unsupported: "a prefix of database names: this charm serves one database for each request"})},
 		{"what other features need does not matter", bag{"database": "orders", "external-node-connectivity": "true", "entity-permissions": "x", "extra-group-roles": "y"},
 			one(Request{Database: "orders"})},
-		{"a value without end is refused", bag{"database": "orders", "alias": strings.Repeat("x", maxField+1)}, Requests{Refused: state.MessageInvalidRequest}},
-		{"a value that just fits is not", bag{"database": "orders", "alias": strings.Repeat("x", maxField)}, one(Request{Database: "orders"})},
-		{"the library's own notes may be long", bag{"database": "orders", "data": strings.Repeat("x", maxField+1)}, one(Request{Database: "orders"})},
+		{"a value without end is refused", bag{"database": "orders", "alias": strings.Repeat("x", maxText)}, Requests{Refused: state.MessageInvalidRequest}},
+		{"so is one that version 1 would read", bag{"database": "orders", "requests": strings.Repeat("x", maxText)}, Requests{Refused: state.MessageInvalidRequest}},
+		{"and a key without end", bag{"database": "orders", strings.Repeat("x", maxText): "x"}, Requests{Refused: state.MessageInvalidRequest}},
+		{"and what has no end when it is written back", bag{"database": "orders", "alias": strings.Repeat("\x01", maxText/4)}, Requests{Refused: state.MessageInvalidRequest}},
+		{"a value that just fits is not", bag{"database": "orders", "alias": strings.Repeat("<", maxText-100)}, one(Request{Database: "orders"})},
+		{"the library's own notes may be long", bag{"database": "orders", "data": strings.Repeat("x", maxText)}, one(Request{Database: "orders"})},
 		{"another version is version 0", bag{"version": "v2", "database": "orders"}, one(Request{Database: "orders"})},
 
 		{"version 1 without requests yet", bag{"version": "v1"}, v1()},
@@ -82,19 +87,21 @@ func TestParse(t *testing.T) {
 				Raw: map[string]any{"request-id": "00aa", "resource": "a", "entity-type": "GROUP"}})},
 	}
 	for name, requests := range map[string]string{
-		"requests that are not JSON":       "orders",
-		"requests that are no list":        `{"request-id":"00aa","resource":"a"}`,
-		"a request that is no object":      `["orders"]`,
-		"a request that is null":           `[null]`,
-		"a request without an id":          `[{"resource":"a"}]`,
-		"an id that is a number":           `[{"request-id":1,"resource":"a"}]`,
-		"an id with an underscore":         `[{"request-id":"00_aa","resource":"a"}]`,
-		"an id with a quote":               `[{"request-id":"00\"aa","resource":"a"}]`,
-		"an id with a line break":          `[{"request-id":"00aa\n","resource":"a"}]`,
-		"an id of 33 characters":           `[{"request-id":"` + strings.Repeat("a", 33) + `","resource":"a"}]`,
-		"two requests of the same id":      `[{"request-id":"00aa","resource":"a"},{"request-id":"00aa","resource":"b"}]`,
-		"more requests than anybody needs": many(maxRequests + 1),
-		"more text than anybody needs":     strings.Repeat(" ", maxRequests*maxField+1) + "[]",
+		"requests that are not JSON":        "orders",
+		"requests that are no list":         `{"request-id":"00aa","resource":"a"}`,
+		"a request that is no object":       `["orders"]`,
+		"a request that is null":            `[null]`,
+		"a request without an id":           `[{"resource":"a"}]`,
+		"an id that is a number":            `[{"request-id":1,"resource":"a"}]`,
+		"an id with an underscore":          `[{"request-id":"00_aa","resource":"a"}]`,
+		"an id with a quote":                `[{"request-id":"00\"aa","resource":"a"}]`,
+		"an id with a line break":           `[{"request-id":"00aa\n","resource":"a"}]`,
+		"an id of 33 characters":            `[{"request-id":"` + strings.Repeat("a", 33) + `","resource":"a"}]`,
+		"two requests of the same id":       `[{"request-id":"00aa","resource":"a"},{"request-id":"00aa","resource":"b"}]`,
+		"more requests than anybody needs":  many(maxRequests + 1),
+		"more text than anybody needs":      strings.Repeat(" ", maxText) + "[]",
+		"more roles than there are":         `[{"request-id":"00aa","resource":"a","extra-user-roles":"` + manyRoles(500<<10) + `"}]`,
+		"what has no end when written back": `[{"request-id":"00aa","resource":"a","x":[` + strings.Repeat("1e20,", maxText/10) + `1]}]`,
 	} {
 		tests = append(tests, struct {
 			name   string
@@ -106,9 +113,10 @@ func TestParse(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			got := Parse(test.remote)
-			if got.Refused != "" {
-				got.List = nil // nobody looks at it
+			if got.Refused == "" && len(got.List) > 0 && !json.Valid([]byte(got.Handled)) {
+				t.Errorf("what is handled is %.99q", got.Handled)
 			}
+			got.Handled = ""
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("it is %+v, want %+v", got, test.want)
 			}
@@ -116,6 +124,32 @@ func TestParse(t *testing.T) {
 	}
 	if got := Parse(v1Bag(many(maxRequests))); got.Refused != "" || len(got.List) != maxRequests {
 		t.Errorf("of %d requests %d were read: %s", maxRequests, len(got.List), got.Refused)
+	}
+}
+
+// manyRoles is a comma list of that many bytes in which no role is named twice.
+func manyRoles(size int) string {
+	var list strings.Builder
+	for i := 0; list.Len() < size; i++ {
+		fmt.Fprintf(&list, "%x,", i)
+	}
+	return list.String()
+}
+
+func TestManyRoles(t *testing.T) {
+	t.Parallel()
+	for _, remote := range []map[string]string{
+		{"database": "orders", "extra-user-roles": manyRoles(maxText - 100)},
+		{"version": "v1", "requests": `[{"request-id":"00aa","resource":"orders","extra-user-roles":"` + manyRoles(maxText-200) + `"}]`},
+	} {
+		start := time.Now()
+		got := Parse(remote)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		if len(got.List) != 1 || got.List[0].Refused != state.MessageInvalidRoles {
+			t.Errorf("of %d requests: %q", len(got.List), got.Refused)
+		}
 	}
 }
 
