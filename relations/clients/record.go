@@ -28,8 +28,22 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 	if want.Clients == nil {
 		want.Clients = map[int]state.Client{}
 	}
+	if obs.Event.Name == "leader-elected" {
+		renounce(obs, want)
+	}
 	if !obs.Leaving {
 		forget(obs, want)
+	}
+}
+
+// renounce takes back what the record says this unit has looked at, but in this
+// dispatch: it was elected again, and nobody may have led in between.
+func renounce(obs state.Observed, want *state.Desired) {
+	for id, client := range want.Clients {
+		if r, _ := obs.Relations.ByID(id); client.Leader == obs.Unit.Name && !r.Read {
+			client.Leader = ""
+			want.Clients[id] = client
+		}
 	}
 }
 
@@ -43,7 +57,8 @@ type Endpoint struct {
 }
 
 // Desire serves the relations that were read, and looks at those that are
-// outdated. Where no record is kept nobody is served.
+// outdated, or that this leader has not seen. Where no record is kept nobody is
+// served.
 func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 	if want.Clients == nil {
 		return
@@ -57,14 +72,15 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 		}
 	}
 	for _, relation := range obs.Relations[e.Name] {
-		client := obs.Clients[relation.ID]
+		client := want.Clients[relation.ID]
 		switch {
 		case relation.Read:
 			client = e.Serve(relation)
+			client.Leader = obs.Unit.Name
 			if client.App != "" {
 				want.Clients[relation.ID] = client
 			}
-		case !e.Outdated(relation, client):
+		case !unseen(obs, client) && !e.Outdated(relation, client):
 		case read < atOnce:
 			want.Look = append(want.Look, relation.ID)
 			read++
@@ -75,6 +91,14 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 			want.Problem(state.Problem{Severity: state.Blocked, Message: client.Problem})
 		}
 	}
+}
+
+// unseen tells whether this leader has yet to look at a relation that is on record,
+// now that it could serve it.
+func unseen(obs state.Observed, client state.Client) bool {
+	_, published := obs.Published().Get()
+	_, connected := obs.Database.Get()
+	return published && connected && client.App != "" && client.Leader != obs.Unit.Name
 }
 
 // atOnce is how many relations are rewritten in one dispatch: each takes some

@@ -145,3 +145,83 @@ func TestManyAreServedInTurn(t *testing.T) {
 		obs.Commit()
 	}
 }
+
+// served is a world of relations that a leader has looked at, and nobody since.
+func served(n int, leader string) *clientstest.World {
+	obs := leading(never)
+	for id := 1; id <= n; id++ {
+		relation := related(id, "")
+		relation.Read = false
+		obs.Relations[state.DatabaseEndpoint] = append(obs.Relations[state.DatabaseEndpoint], relation)
+		obs.Clients[id] = state.Client{App: "app", Digest: "served", Leader: leader}
+	}
+	return obs
+}
+
+// What clients write while nobody leads, no leader has seen.
+func TestANewLeaderLooksAtAllOnce(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		leader string // that looked last; this unit is db/0
+		change func(*clientstest.World)
+		passes [][]string
+	}{
+		{"this unit leads on", "db/0", func(*clientstest.World) {}, [][]string{nil}},
+		{"another unit has led", "db/1", func(*clientstest.World) {}, [][]string{{"look at 1"}, {"record 1: served"}, nil, {"commit"}, nil}},
+		{"one of a revision that does not say", "", func(*clientstest.World) {}, [][]string{{"look at 1"}, {"record 1: served"}, nil, {"commit"}, nil}},
+		{"this unit is elected again", "db/0", func(w *clientstest.World) { w.Event.Name = "leader-elected" },
+			[][]string{{"look at 1", "record 1: served"}, {"record 1: served"}, nil}},
+		{"it is elected again, and could serve nobody", "db/0", func(w *clientstest.World) {
+			w.Event.Name = "leader-elected"
+			w.Database = state.Unknown[state.Catalog]("away")
+		}, [][]string{{"record 1: served"}, nil}},
+		{"another unit has led, and this one could serve nobody", "db/1", func(w *clientstest.World) { w.Database = state.Unknown[state.Catalog]("away") },
+			[][]string{nil}},
+		{"nobody is primary", "db/1", func(w *clientstest.World) { w.Cluster = state.Value(state.Cluster{}) }, [][]string{nil}},
+		{"another unit leads", "db/1", func(w *clientstest.World) { w.Leader = false }, [][]string{nil}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			obs := served(1, test.leader)
+			catalog := obs.Database
+			test.change(obs)
+			obs.Passes(t, test.passes)
+			// The looks that are due are not lost, and made but once.
+			obs.Event, obs.Leader, obs.Database = state.Event{}, true, catalog
+			obs.Cluster = state.Value(state.Cluster{Members: []state.Member{{Name: "db-0", Role: "leader", State: "running"}}})
+			obs.Commit()
+			obs.ServeAll(t)
+			obs.Passes(t, [][]string{nil})
+			if leader := obs.Clients[1].Leader; leader != "db/0" {
+				t.Errorf("%q has looked at it", leader)
+			}
+		})
+	}
+}
+
+func TestANewLeaderLooksAtManyInTurn(t *testing.T) {
+	t.Parallel()
+	for leader, elected := range map[string]string{"db/1": "", "db/0": "leader-elected"} {
+		obs := served(120, leader)
+		obs.Event.Name = elected
+		for _, looks := range []int{50, 50, 20, 0} {
+			want := obs.Desire()
+			if len(want.Look) != looks || want.Again != (looks == 50) {
+				t.Fatalf("it looks at %d, and again: %t; want %d", len(want.Look), want.Again, looks)
+			}
+			kept := obs.Clients // Juju discards what a killed hook has done
+			for range 2 {
+				obs.Apply(t, obs.Desire())
+			}
+			done := obs.Clients
+			obs.Clients = kept
+			obs.Commit()
+			if again := obs.Desire(); len(again.Look) != looks {
+				t.Fatalf("after it was killed it looks at %d, want %d", len(again.Look), looks)
+			}
+			obs.Clients, obs.Event = done, state.Event{}
+		}
+	}
+}

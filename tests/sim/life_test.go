@@ -81,6 +81,47 @@ func TestTrust(t *testing.T) {
 	w.check(t)
 }
 
+// TestWhatIsWrittenWhileNobodyLeads has clients that ask for nothing, or for
+// something else, and then for a database, while no unit leads.
+func TestWhatIsWrittenWhileNobodyLeads(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 1))
+	for leader := range 2 { // unit 0 has led before
+		for first, then := range map[int]int{4: 0, 5: 2, 7: 1} {
+			w := newWorld(2)
+			w.settle(t)
+			modern, old := client(r, first), legacyClient(r, 2)
+			old.App = "legacy"
+			w.model.Relations[7], w.model.Relations[8] = modern, old
+			w.settle(t)
+			w.check(t)
+			w.model.Leader = nobody
+			w.model.Relations[7].Remote, w.model.Relations[8].Remote = maps.Clone(requests[then]), maps.Clone(legacy[0])
+			for unit := range w.members {
+				w.dispatch(unit, event(modern, 7, "changed"), 0, false)
+				w.dispatch(unit, event(old, 8, "changed"), 0, false)
+			}
+			w.elect(leader)
+			w.settle(t)
+			w.check(t)
+			if t.Failed() {
+				t.Fatalf("that was request %d after %d, and unit %d that was elected", then, first, leader)
+			}
+		}
+	}
+}
+
+// nobody is the leader until Juju has elected one.
+const nobody = -1
+
+// elect has Juju elect a leader, which it tells that one alone.
+func (w *world) elect(unit int) {
+	if w.model.Leader != unit {
+		w.due[unit] = append(w.due[unit], map[string]string{"JUJU_DISPATCH_PATH": "hooks/leader-elected"})
+	}
+	w.model.Leader = unit
+}
+
 func event(r *relation, id int, name string) map[string]string {
 	return map[string]string{
 		"JUJU_DISPATCH_PATH": fmt.Sprintf("hooks/%s-relation-%s", r.Endpoint, name), "JUJU_RELATION_ID": fmt.Sprintf("%s:%d", r.Endpoint, id),
@@ -246,7 +287,7 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 				}
 			}
 		case 5:
-			w.model.Leader = r.IntN(len(w.members))
+			w.elect(r.IntN(len(w.members)))
 		case 6:
 			w.containers[unit].Restart()
 			w.members[unit].loaded = ""
@@ -258,6 +299,17 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 			w.model.Config["profile_limit_memory"] = float64([]int{0, 512, 2048}[r.IntN(3)]) // 0 is refused
 		case 10:
 			w.labels[unit] = nil // a new pod
+		case 11:
+			w.model.Leader = nobody
+			for _, id := range slices.Sorted(maps.Keys(w.model.Relations)) {
+				if c := w.model.Relations[id]; c.Endpoint == state.DatabaseEndpoint && c.Remote["database"]+c.Remote["version"] == "" {
+					c.Remote = maps.Clone(requests[r.IntN(len(requests))])
+					for u := range w.members {
+						w.dispatch(u, event(c, id, "changed"), 0, false)
+					}
+				}
+			}
+			w.elect(r.IntN(len(w.members)))
 		}
 		due := now == nil && len(w.due[unit]) > 0
 		if due {
