@@ -480,6 +480,8 @@ func TestTheRecordOfClients(t *testing.T) {
 		{"no more secrets", map[int]state.Client{7: {App: "seven", Digest: "x", Problem: "p"}}, `{"7":{"app":"seven","digest":"x","problem":"p"}}`},
 		{"another application", map[int]state.Client{7: {App: "other", Digest: "x", Secrets: client.Secrets, Problem: "p"}},
 			`{"7":{"app":"other","digest":"x","secrets":["secret://uuid/a"],"problem":"p"}}`},
+		{"a name that is taken", map[int]state.Client{7: {App: "seven", Digest: "x", Secrets: client.Secrets, Problem: "p", Taken: []string{"a", "b"}}},
+			`{"7":{"app":"seven","digest":"x","secrets":["secret://uuid/a"],"problem":"p","taken":["a","b"]}}`},
 		{"another leader, who has looked", map[int]state.Client{7: {App: "seven", Digest: "x", Secrets: client.Secrets, Problem: "p", Leader: "db/0"}},
 			`{"7":{"app":"seven","digest":"x","secrets":["secret://uuid/a"],"problem":"p","leader":"db/0"}}`},
 		{"one more", map[int]state.Client{7: client, 8: {App: "eight"}},

@@ -515,7 +515,8 @@ func diffSecrets(obs state.Observed, want state.Desired) []state.Step {
 
 func equalClients(a, b map[int]state.Client) bool {
 	return maps.EqualFunc(a, b, func(x, y state.Client) bool {
-		return x.App == y.App && x.Digest == y.Digest && x.Problem == y.Problem && x.Leader == y.Leader && slices.Equal(x.Secrets, y.Secrets)
+		return x.App == y.App && x.Digest == y.Digest && x.Problem == y.Problem && x.Leader == y.Leader &&
+			slices.Equal(x.Secrets, y.Secrets) && slices.Equal(x.Taken, y.Taken)
 	})
 }
 

@@ -353,6 +353,8 @@ type Client struct {
 	Digest  string   `json:"digest"`            // of what was published, "" for nothing
 	Secrets []string `json:"secrets,omitempty"` // URIs
 	Problem string   `json:"problem,omitempty"` // why it was refused, as the status says it
+	// Taken are the names of databases that were refused because somebody else has them.
+	Taken []string `json:"taken,omitempty"`
 	// Leader is the unit that looked at the relation as the leader, "" for one of a
 	// revision that does not say. Nobody saw what was written while none led.
 	Leader string `json:"leader,omitempty"`

@@ -56,9 +56,8 @@ type Endpoint struct {
 	Serve func(state.Relation) state.Client
 }
 
-// Desire serves the relations that were read, and looks at those that are
-// outdated, or that this leader has not seen. Where no record is kept nobody is
-// served.
+// Desire serves the relations that were read, and looks at those that are outdated
+// or due. Where no record is kept nobody is served.
 func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 	if want.Clients == nil {
 		return
@@ -80,7 +79,7 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 			if client.App != "" {
 				want.Clients[relation.ID] = client
 			}
-		case !unseen(obs, client) && !e.Outdated(relation, client):
+		case !due(obs, client) && !e.Outdated(relation, client):
 		case read < atOnce:
 			want.Look = append(want.Look, relation.ID)
 			read++
@@ -93,12 +92,16 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 	}
 }
 
-// unseen tells whether this leader has yet to look at a relation that is on record,
-// now that it could serve it.
-func unseen(obs state.Observed, client state.Client) bool {
+// due tells whether a relation that is on record, and could be served now, has not
+// been seen by this leader, or was refused a name that is free again.
+func due(obs state.Observed, client state.Client) bool {
 	_, published := obs.Published().Get()
-	_, connected := obs.Database.Get()
-	return published && connected && client.App != "" && client.Leader != obs.Unit.Name
+	catalog, connected := obs.Database.Get()
+	if !published || !connected || client.App == "" {
+		return false
+	}
+	return client.Leader != obs.Unit.Name ||
+		slices.ContainsFunc(client.Taken, func(name string) bool { return !Taken(catalog, name) })
 }
 
 // atOnce is how many relations are rewritten in one dispatch: each takes some

@@ -69,6 +69,9 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 	for i, request := range requests.List {
 		requests.List[i].Refused = refusal(catalog, request)
 		client.Problem = cmp.Or(client.Problem, requests.List[i].Refused)
+		if request.served() && clients.Taken(catalog, request.Database) {
+			client.Taken = append(client.Taken, request.Database)
+		}
 	}
 	reply := reply{relation: relation, requests: requests, endpoints: e, responses: []map[string]string{}} // a JSON list, never null
 	if settled(obs.Clients[relation.ID], catalog, &reply) {

@@ -385,6 +385,39 @@ func TestWhatIsNotServed(t *testing.T) {
 	}
 }
 
+func TestANameThatIsFreeAgain(t *testing.T) {
+	t.Parallel()
+	for name, remote := range map[string]map[string]string{
+		"version 0":                  {"database": "theirs"},
+		"version 1":                  {"version": "v1", "requests": `[{"request-id":"00aa","resource":"theirs"}]`},
+		"among those that are taken": {"version": "v1", "requests": `[{"request-id":"00bb","resource":"root"},{"request-id":"00cc","resource":"bills"},{"request-id":"00aa","resource":"theirs"}]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			obs := leading(related(7, remote))
+			catalog, _ := obs.Database.Get()
+			catalog.Databases["theirs"] = state.CatalogDatabase{Owner: "somebody"}
+			catalog.Roles["root"] = state.Role{Name: "root", Superuser: true}
+			obs.ServeAll(t)
+			refused := []string{"blocked: " + state.MessageInvalidDatabase}
+			obs.Passes(t, [][]string{refused, {"commit"}, refused}) // nobody looks at it
+			for _, free := range []func(){
+				func() { delete(catalog.Databases, "theirs") }, func() { delete(catalog.Roles, "root") },
+			} {
+				free()
+				obs.ServeAll(t)
+			}
+			if wish := obs.Describe(obs.Desire()); len(wish) > 0 {
+				t.Errorf("with free names it wishes %q", wish)
+			}
+			got := obs.Told(7)
+			if text := got["database"] + got["requests"]; !strings.Contains(text, "theirs") || strings.Contains(remote["requests"], "root") && !strings.Contains(text, "root") || got["status"] != "" {
+				t.Errorf("it is told %q", got)
+			}
+		})
+	}
+}
+
 func TestOneBadRequestOfTwo(t *testing.T) {
 	t.Parallel()
 	obs := leading(related(7, map[string]string{"version": "v1", "requests": `[{"request-id":"00aa","resource":"postgres"},{"request-id":"00bb","resource":"bills"}]`}))

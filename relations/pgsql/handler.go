@@ -118,7 +118,7 @@ func (h Handler) serve(obs state.Observed, want *state.Desired, relation state.R
 		return client
 	}
 	if clients.Taken(catalog, request.Database) {
-		client.Problem = state.MessageInvalidDatabase
+		client.Problem, client.Taken = state.MessageInvalidDatabase, []string{request.Database}
 		return client
 	}
 	client.Digest = clients.Pending

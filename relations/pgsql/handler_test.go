@@ -260,6 +260,22 @@ func TestWhatIsNotServed(t *testing.T) {
 	}
 }
 
+func TestANameThatIsFreeAgain(t *testing.T) {
+	t.Parallel()
+	obs := leading(related(7, "db", map[string]string{"database": "somebody"}))
+	catalog, _ := obs.Database.Get()
+	catalog.Roles["somebody"] = state.Role{Name: "somebody", Login: true}
+	obs.ServeAll(t)
+	refused := []string{"blocked: " + state.MessageInvalidDatabase}
+	obs.Passes(t, [][]string{refused, {"commit"}, refused}) // nobody looks at it
+	delete(catalog.Roles, "somebody")
+	obs.ServeAll(t)
+	obs.Passes(t, [][]string{nil})
+	if got := obs.Told(7)["database"]; got != "somebody" {
+		t.Errorf("it is told of the database %q", got)
+	}
+}
+
 func TestExtensionsThatAnOptionEnables(t *testing.T) {
 	t.Parallel()
 	asks := map[string]string{"database": "orders", "extensions": "some_thing,some-thing:public"}

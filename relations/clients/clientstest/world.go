@@ -131,7 +131,7 @@ func (w *World) Describe(want state.Desired) []string {
 	}
 	for _, id := range slices.Sorted(maps.Keys(want.Clients)) {
 		if c := want.Clients[id]; c.Digest != w.Clients[id].Digest || c.Problem != w.Clients[id].Problem || w.Clients[id].App != c.App ||
-			c.Leader != w.Clients[id].Leader || !slices.Equal(c.Secrets, w.Clients[id].Secrets) {
+			c.Leader != w.Clients[id].Leader || !slices.Equal(c.Taken, w.Clients[id].Taken) || !slices.Equal(c.Secrets, w.Clients[id].Secrets) {
 			how := map[bool]string{true: c.Digest, false: "served"}[c.Digest == "" || c.Digest == clients.Pending]
 			say("record %d: %s", id, how+c.Problem)
 		}
