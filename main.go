@@ -103,6 +103,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 		Second:   []charm.System{database},
 		Handlers: charm.Handlers(),
 		Actions:  actions.All(),
+		Action:   env.Event.Action,
 		Log:      log,
 		Wake:     workload.Wake,
 		Now:      time.Now,

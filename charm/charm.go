@@ -85,7 +85,9 @@ type Charm struct {
 	Second   []System
 	Handlers []Handler
 	Actions  []actions.Action
-	Log      *slog.Logger
+	// Action is the one that Juju runs, "" in a hook.
+	Action string
+	Log    *slog.Logger
 
 	// Wake has Juju dispatch the charm again after this dispatch.
 	Wake  func(ctx context.Context) error
@@ -96,6 +98,7 @@ type Charm struct {
 // Outcome is what a dispatch came to.
 type Outcome struct {
 	Passes, Steps int
+	Published     bool // Juju has something to commit
 	Status        state.Status
 	Took          map[string]time.Duration // to observe each system, in the last pass
 }
@@ -104,60 +107,95 @@ type Outcome struct {
 // that Juju must discard what was written and run the hook again.
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
-	start, settled, published := c.Now(), c.Now(), false
-	first := 0 // passes that the loop's bounds do not count
-	action := running{since: start}
-	for {
-		out.Passes++
-		obs, err := c.observe(ctx, &out)
-		if err != nil {
+	if c.Action != "" {
+		if err := c.act(ctx, &out); err != nil {
 			return out, err
+		}
+	}
+	err := c.settle(ctx, &out)
+	return out, err
+}
+
+// act runs the action until it is done. It ends by itself; the bounds of settle are
+// for what nobody waits for.
+func (c *Charm) act(ctx context.Context, out *Outcome) error {
+	start, told := c.Now(), ""
+	var task actions.Task
+	var failed error // what it has asked for in the pass before
+	for {
+		obs, err := c.observe(ctx, out)
+		if err != nil {
+			return err
+		}
+		if task == nil {
+			if task, err = c.begin(obs); err != nil {
+				return c.Model.Answer(ctx, nil, err)
+			}
 		}
 		want := Desire(c.Handlers, obs)
-		if out.Passes == 1 && obs.Event.Action != "" {
-			if action.task, err = c.begin(ctx, obs); err != nil {
-				return out, err
+		progress := task(actions.View{Observed: obs, Took: c.Now().Sub(start), Failed: failed}, &want)
+		if progress.Log != "" && progress.Log != told {
+			told = progress.Log
+			if err := c.Model.Progress(ctx, told); err != nil {
+				return err
 			}
 		}
-		if action.task != nil {
-			if err := c.ask(ctx, &action, actions.View{Observed: obs, Took: c.Now().Sub(action.since), Failed: action.failed}, &want); err != nil {
-				return out, err
-			}
+		if progress.Done || progress.Failure != nil {
+			return c.Model.Answer(ctx, progress.Results, progress.Failure)
 		}
-		did, failed, err := c.apply(ctx, obs, want)
-		out.Steps, published = out.Steps+did.steps, published || did.published
+		did, err := c.apply(ctx, obs, want, out)
 		if err != nil {
-			return out, err
+			return err
 		}
-		if action.task != nil {
-			// It ends by itself; the loop's bounds are for what nobody waits for.
-			if ctx.Err() != nil {
-				return out, fmt.Errorf("cannot finish the action in time: %w", ctx.Err())
-			}
-			if action.failed = did.asked; did.steps+did.looks == 0 || failed != nil {
-				c.Sleep(ctx, poll)
-			}
-			start, first = c.Now(), out.Passes
-			continue
+		if ctx.Err() != nil {
+			return fmt.Errorf("cannot finish the action in time: %w", ctx.Err())
 		}
-		if failed != nil {
-			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(failed), Soon: true})
-		} else if did.steps+did.looks > 0 && did.settles == 0 && out.Passes-first < maxPasses && !(did.published && want.Soon()) {
+		if failed = did.asked; did.steps+did.looks == 0 || did.failed != nil {
+			c.Sleep(ctx, poll)
+		}
+	}
+}
+
+// begin returns the task of the action, unless that refuses to run.
+func (c *Charm) begin(obs state.Observed) (actions.Task, error) {
+	i := slices.IndexFunc(c.Actions, func(a actions.Action) bool { return a.Name == c.Action })
+	if i < 0 {
+		return nil, fmt.Errorf("this revision of the charm has no action %q", c.Action)
+	}
+	return c.Actions[i].Begin(obs)
+}
+
+// settle makes passes until there is nothing left to do or to wait for.
+func (c *Charm) settle(ctx context.Context, out *Outcome) error {
+	start, settled := c.Now(), c.Now()
+	for passes := 1; ; passes++ {
+		obs, err := c.observe(ctx, out)
+		if err != nil {
+			return err
+		}
+		want := Desire(c.Handlers, obs)
+		did, err := c.apply(ctx, obs, want, out)
+		if err != nil {
+			return err
+		}
+		if did.failed != nil {
+			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(did.failed), Soon: true})
+		} else if did.steps+did.looks > 0 && did.settles == 0 && passes < maxPasses && !(did.published && want.Soon()) {
 			continue
 		}
 		out.Status = want.Status()
 		if err := c.Model.Report(ctx, out.Status); err != nil {
-			return out, err
+			return err
 		}
 		if did.settles > 0 {
 			settled = c.Now().Add(did.settles)
 		}
 		soon := want.Soon() || c.Now().Before(settled)
-		over := out.Passes-first >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
+		over := passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here.
 		_, reachable := obs.Workload.Get() // Wake is a notice of the workload's
-		again := reachable && (want.Again || soon && !over && published)
+		again := reachable && (want.Again || soon && !over && out.Published)
 		if reachable && !again && want.Later && (over || !soon) {
 			c.Sleep(ctx, later)
 			again = true
@@ -165,52 +203,15 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		if again {
 			err := c.Wake(ctx)
 			if err == nil {
-				return out, nil
+				return nil
 			}
 			c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
 		}
 		if !soon || over {
-			return out, nil
+			return nil
 		}
 		c.Sleep(ctx, poll)
 	}
-}
-
-// running is the action that Juju runs, until it is done.
-type running struct {
-	task   actions.Task // nil when there is none
-	since  time.Time
-	log    string // what was told last
-	failed error  // what it has asked for in the pass before
-}
-
-// begin returns the action of the event, unless that refuses to run.
-func (c *Charm) begin(ctx context.Context, obs state.Observed) (actions.Task, error) {
-	i := slices.IndexFunc(c.Actions, func(a actions.Action) bool { return a.Name == obs.Event.Action })
-	if i < 0 {
-		return nil, c.Model.Answer(ctx, nil, fmt.Errorf("this revision of the charm has no action %q", obs.Event.Action))
-	}
-	task, err := c.Actions[i].Begin(obs)
-	if err != nil {
-		return nil, c.Model.Answer(ctx, nil, err)
-	}
-	return task, nil
-}
-
-// ask lets the action add to the wishes, and answers when it is done.
-func (c *Charm) ask(ctx context.Context, action *running, view actions.View, want *state.Desired) error {
-	progress := action.task(view, want)
-	if progress.Log != "" && progress.Log != action.log {
-		action.log = progress.Log
-		if err := c.Model.Progress(ctx, progress.Log); err != nil {
-			return err
-		}
-	}
-	if !progress.Done && progress.Failure == nil {
-		return nil
-	}
-	action.task = nil
-	return c.Model.Answer(ctx, progress.Results, progress.Failure)
 }
 
 // Desire asks every handler in turn.
@@ -223,6 +224,7 @@ func Desire(handlers []Handler, obs state.Observed) state.Desired {
 }
 
 func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, error) {
+	out.Passes++
 	obs := state.Observed{Now: c.Now()}
 	first := append([]System{c.Model}, c.Systems...)
 	took := make([]time.Duration, len(first))
@@ -252,30 +254,32 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 	return obs, nil
 }
 
-// done counts what a pass did.
+// done is what a pass did.
 type done struct {
 	steps, looks int
 	settles      time.Duration // the slowest step's
 	published    bool          // a step of the model, which Juju has yet to commit
+	failed       error         // a step of another system
 	asked        error         // why what an action asked for was not done
 }
 
-// apply returns what was done, and the first failure of a system other than the
-// model, whose own failure is final.
-func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desired) (did done, failed, fatal error) {
+// apply makes the steps of all systems. Its error is that of the model, which is
+// final.
+func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desired, out *Outcome) (did done, err error) {
 	for _, s := range append(append([]System{}, c.Systems...), c.Second...) {
 		if err := c.applyAll(ctx, s, s.Diff(obs, want), &did); err != nil {
 			c.Log.WarnContext(ctx, "step failed", "system", s.Name(), "error", err)
-			failed = errors.Join(failed, err)
+			did.failed = errors.Join(did.failed, err)
 		}
 	}
 	before := did.steps
-	err := c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did)
+	err = c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did)
 	did.published = did.steps > before
+	out.Steps, out.Published = out.Steps+did.steps, out.Published || did.published
 	if err != nil {
-		return did, failed, fmt.Errorf("cannot publish: %w", err)
+		return did, fmt.Errorf("cannot publish: %w", err)
 	}
-	return did, failed, nil
+	return did, nil
 }
 
 // applyAll makes the steps of one system, up to the first that fails when the

@@ -29,10 +29,6 @@ func (m *fakeModel) Progress(_ context.Context, text string) error {
 	m.log = append(m.log, text)
 	return nil
 }
-func (m *fakeModel) Observe(_ context.Context, obs *state.Observed) error {
-	obs.Event.Action = m.action
-	return nil
-}
 func (m *fakeModel) Answer(_ context.Context, r map[string]string, failure error) error {
 	m.results, m.failure, m.answers = r, failure, m.answers+1
 	return nil
@@ -41,7 +37,6 @@ func (m *fakeModel) Answer(_ context.Context, r map[string]string, failure error
 // fakeModel is Juju while it runs an action.
 type fakeModel struct {
 	fake
-	action           string
 	log              []string
 	results          map[string]string
 	failure          error
@@ -61,10 +56,11 @@ func (asked) Asked()           {}
 // dispatch runs an action that wishes a successor as long as it is asked.
 func dispatch(t *testing.T, task actions.Task, refusal error, systems ...System) (*fakeModel, Outcome) {
 	t.Helper()
-	m := &fakeModel{fake: fake{name: "model", diff: nothing}, action: "test"}
+	m := &fakeModel{fake: fake{name: "model", diff: nothing}}
 	now := time.Unix(0, 0)
 	c := Charm{
 		Model: m, Systems: systems, Log: slog.New(slog.DiscardHandler),
+		Action:  "test",
 		Actions: []actions.Action{{Name: "test", Begin: func(state.Observed) (actions.Task, error) { return task, refusal }}},
 		Wake:    func(context.Context) error { return nil },
 		Now:     func() time.Time { return now },

@@ -490,6 +490,7 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 		Second:   []charm.System{die(database{server, w})},
 		Handlers: charm.Handlers(),
 		Actions:  actions.All(),
+		Action:   env.Event.Action,
 		Log:      slog.New(juju.NewLogHandler(tools, io.Discard)),
 		Wake:     func(context.Context) error { l.again = true; return nil },
 		Now:      func() time.Time { return now },
