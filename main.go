@@ -23,13 +23,9 @@ import (
 	"charmhub.io/postgresql-k8s/postgres"
 )
 
-// Bounds of a dispatch whatever hangs. Juju itself has no limit, and a unit that
-// hangs in a hook serves nobody. An action may take its time: who runs it waits for
-// it, and it goes on serving the unit meanwhile.
-const (
-	budget       = time.Minute
-	actionBudget = 15 * time.Minute
-)
+// actionBudget bounds an action: who runs it waits for it, and it goes on serving
+// the unit meanwhile.
+const actionBudget = 15 * time.Minute
 
 const pebbleSocket = "/charm/containers/" + state.Container + "/pebble.socket"
 
@@ -75,7 +71,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	within := budget
+	within := charm.Budget
 	if inAction() {
 		within = actionBudget
 	}

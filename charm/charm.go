@@ -66,6 +66,9 @@ func Handlers() []Handler {
 
 // Budgets of one dispatch.
 const (
+	// Budget is for all of it, whatever hangs: Juju itself has no limit, and a unit in
+	// a hook serves nobody else.
+	Budget = 40 * time.Second
 	// patience is how long a dispatch looks again for what should be over soon.
 	// Beyond it the wake-up of the workload's checks is as quick.
 	patience = 6 * time.Second
@@ -78,6 +81,8 @@ const (
 
 // Charm is one dispatch of the charm.
 type Charm struct {
+	// Model goes on when the budget is used up: what was done is to be published. Its
+	// tools have timeouts of their own.
 	Model Model
 	// Systems are observed together with the model.
 	Systems []System
@@ -103,8 +108,9 @@ type Outcome struct {
 	Took          map[string]time.Duration // to observe each system, in the last pass
 }
 
-// Dispatch makes the world so, as far as that is possible now. An error means
-// that Juju must discard what was written and run the hook again.
+// Dispatch makes the world so, as far as that is possible before ctx ends, and the
+// next dispatch goes on. An error means that Juju must discard what was written and
+// run the hook again.
 func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 	var out Outcome
 	if c.Action != "" {
@@ -119,7 +125,7 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 // act runs the action until it is done. It ends by itself; the bounds of settle are
 // for what nobody waits for.
 func (c *Charm) act(ctx context.Context, out *Outcome) error {
-	start, told := c.Now(), ""
+	steady, start, told := context.WithoutCancel(ctx), c.Now(), ""
 	var task actions.Task
 	var failed error // what it has asked for in the pass before
 	for {
@@ -127,28 +133,28 @@ func (c *Charm) act(ctx context.Context, out *Outcome) error {
 		if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return c.Model.Answer(steady, nil, fmt.Errorf("cannot finish the action in time: %w", ctx.Err()))
+		}
 		if task == nil {
 			if task, err = c.begin(obs); err != nil {
-				return c.Model.Answer(ctx, nil, err)
+				return c.Model.Answer(steady, nil, err)
 			}
 		}
 		want := Desire(c.Handlers, obs)
 		progress := task(actions.View{Observed: obs, Took: c.Now().Sub(start), Failed: failed}, &want)
 		if progress.Log != "" && progress.Log != told {
 			told = progress.Log
-			if err := c.Model.Progress(ctx, told); err != nil {
+			if err := c.Model.Progress(steady, told); err != nil {
 				return err
 			}
 		}
 		if progress.Done || progress.Failure != nil {
-			return c.Model.Answer(ctx, progress.Results, progress.Failure)
+			return c.Model.Answer(steady, progress.Results, progress.Failure)
 		}
 		did, err := c.apply(ctx, obs, want, out)
 		if err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("cannot finish the action in time: %w", ctx.Err())
 		}
 		if failed = did.asked; did.steps+did.looks == 0 || did.failed != nil {
 			c.Sleep(ctx, poll)
@@ -167,24 +173,39 @@ func (c *Charm) begin(obs state.Observed) (actions.Task, error) {
 
 // settle makes passes until there is nothing left to do or to wait for.
 func (c *Charm) settle(ctx context.Context, out *Outcome) error {
-	start, settled := c.Now(), c.Now()
+	steady, start, settled := context.WithoutCancel(ctx), c.Now(), c.Now()
+	reachable := true // Wake is a notice of the workload's
 	for passes := 1; ; passes++ {
 		obs, err := c.observe(ctx, out)
 		if err != nil {
 			return err
 		}
-		want := Desire(c.Handlers, obs)
-		did, err := c.apply(ctx, obs, want, out)
-		if err != nil {
-			return err
+		var want state.Desired
+		var did done
+		if ctx.Err() == nil { // or the facts are only what there was time for
+			_, reachable = obs.Workload.Get()
+			want = Desire(c.Handlers, obs)
+			if did, err = c.apply(ctx, obs, want, out); err != nil {
+				return err
+			}
 		}
-		if did.failed != nil {
+		switch {
+		case ctx.Err() != nil:
+			want.Later = true
+			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageLate})
+		case errors.Is(did.failed, state.ErrUnconfirmed):
+			// That was waited for long enough: the next dispatch finds it done.
+			want.Later = true
+			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageUnconfirmed})
+		case did.failed != nil:
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(did.failed), Soon: true})
-		} else if did.steps+did.looks > 0 && did.settles == 0 && passes < maxPasses && !(did.published && want.Soon()) {
+		}
+		// Who fails keeps nobody else from going on.
+		if ctx.Err() == nil && did.steps+did.looks > 0 && did.settles == 0 && passes < maxPasses && !(did.published && want.Soon()) {
 			continue
 		}
 		out.Status = want.Status()
-		if err := c.Model.Report(ctx, out.Status); err != nil {
+		if err := c.Model.Report(steady, out.Status); err != nil {
 			return err
 		}
 		if did.settles > 0 {
@@ -194,14 +215,13 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		over := passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here.
-		_, reachable := obs.Workload.Get() // Wake is a notice of the workload's
 		again := reachable && (want.Again || soon && !over && out.Published)
 		if reachable && !again && want.Later && (over || !soon) {
 			c.Sleep(ctx, later)
 			again = true
 		}
 		if again {
-			err := c.Wake(ctx)
+			err := c.Wake(steady)
 			if err == nil {
 				return nil
 			}
@@ -234,8 +254,9 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 		return s.Observe(ctx, &obs) // each system writes its own fields only
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	for i, s := range first {
-		g.Go(func() error { return observe(gctx, s, &took[i]) })
+	g.Go(func() error { return observe(context.WithoutCancel(ctx), c.Model, &took[0]) })
+	for i, s := range c.Systems {
+		g.Go(func() error { return observe(gctx, s, &took[i+1]) })
 	}
 	if err := g.Wait(); err != nil {
 		return obs, err
@@ -273,7 +294,7 @@ func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desire
 		}
 	}
 	before := did.steps
-	err = c.applyAll(ctx, c.Model, c.Model.Diff(obs, want), &did)
+	err = c.applyAll(context.WithoutCancel(ctx), c.Model, c.Model.Diff(obs, want), &did)
 	did.published = did.steps > before
 	out.Steps, out.Published = out.Steps+did.steps, out.Published || did.published
 	if err != nil {
@@ -294,7 +315,7 @@ func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did 
 		}
 		if err := s.Apply(ctx, step); err != nil {
 			failed = errors.Join(failed, err)
-			if independent {
+			if independent && ctx.Err() == nil {
 				continue
 			}
 			if slices.ContainsFunc(steps[i:], func(s state.Step) bool { _, asked := s.(state.Asked); return asked }) {

@@ -3,6 +3,7 @@ package charm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -14,24 +15,139 @@ import (
 
 // fake is a system of functions.
 type fake struct {
-	name  string
-	diff  func(want state.Desired) []state.Step
-	apply func(state.Step) error
+	name    string
+	observe func(*state.Observed)
+	diff    func(want state.Desired) []state.Step
+	apply   func(state.Step) error
 }
 
 func (f *fake) Name() string                                           { return f.name }
-func (f *fake) Observe(context.Context, *state.Observed) error         { return nil }
 func (f *fake) Diff(_ state.Observed, want state.Desired) []state.Step { return f.diff(want) }
 func (f *fake) Apply(_ context.Context, step state.Step) error         { return f.apply(step) }
-func nothing(state.Desired) []state.Step                               { return nil }
-func (m *fakeModel) Report(context.Context, state.Status) error        { m.reports++; return nil }
-func (m *fakeModel) Progress(_ context.Context, text string) error {
-	m.log = append(m.log, text)
+func (f *fake) Observe(_ context.Context, obs *state.Observed) error {
+	if f.observe != nil {
+		f.observe(obs)
+	}
 	return nil
 }
-func (m *fakeModel) Answer(_ context.Context, r map[string]string, failure error) error {
+func nothing(state.Desired) []state.Step                              { return nil }
+func (m *fakeModel) Report(ctx context.Context, _ state.Status) error { m.reports++; return ctx.Err() }
+func (m *fakeModel) Progress(ctx context.Context, text string) error {
+	m.log = append(m.log, text)
+	return ctx.Err()
+}
+func (m *fakeModel) Answer(ctx context.Context, r map[string]string, failure error) error {
 	m.results, m.failure, m.answers = r, failure, m.answers+1
-	return nil
+	return ctx.Err()
+}
+func (m *fakeModel) Apply(ctx context.Context, step state.Step) error {
+	return errors.Join(ctx.Err(), m.apply(step))
+}
+
+// hanging is a system whose steps end with the context only.
+type hanging struct{ fake }
+
+func (h *hanging) Apply(ctx context.Context, _ state.Step) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// handler is one of a function.
+type handler func(state.Observed, *state.Desired)
+
+func (h handler) Name() string                                   { return "handler" }
+func (h handler) Desire(obs state.Observed, want *state.Desired) { h(obs, want) }
+
+// once returns a diff that has steps in the first pass only.
+func once(steps ...state.Step) func(state.Desired) []state.Step {
+	return func(state.Desired) []state.Step {
+		now := steps
+		steps = nil
+		return now
+	}
+}
+
+// hook runs a hook within a budget, in a workload that can wake the charm.
+func hook(t *testing.T, budget time.Duration, m *fakeModel, wish func(*state.Desired), systems ...System) (out Outcome, woken int, took time.Duration) {
+	t.Helper()
+	now := time.Unix(0, 0)
+	workload := &fake{name: "workload", diff: nothing, observe: func(obs *state.Observed) { obs.Workload = state.Value(state.Workload{}) }}
+	c := Charm{
+		Model: m, Systems: []System{workload}, Second: systems, Log: slog.New(slog.DiscardHandler),
+		Handlers: []Handler{handler(func(_ state.Observed, want *state.Desired) { wish(want) })},
+		Wake:     func(ctx context.Context) error { woken++; return ctx.Err() },
+		Now:      func() time.Time { return now },
+		Sleep:    func(_ context.Context, d time.Duration) { now = now.Add(d) },
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), budget)
+	defer cancel()
+	out, err := c.Dispatch(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	return out, woken, now.Sub(time.Unix(0, 0))
+}
+
+func TestABudgetThatRunsOutIsNoFailure(t *testing.T) {
+	t.Parallel()
+	published := 0
+	m := &fakeModel{fake: fake{name: "model", diff: once(plain("tell a client")), apply: func(state.Step) error { published++; return nil }}}
+	stuck := &hanging{fake{name: "database", diff: func(state.Desired) []state.Step { return []state.Step{plain("create role")} }}}
+	out, woken, _ := hook(t, 20*time.Millisecond, m, func(*state.Desired) {}, stuck)
+	if published != 1 || m.reports != 1 || woken != 1 {
+		t.Errorf("it published %d times, showed %d statuses, and asked %d times for another dispatch", published, m.reports, woken)
+	}
+	if want := (state.Status{Severity: state.Waiting, Message: state.MessageLate}); out.Status != want {
+		t.Errorf("the status is %v, want %v", out.Status, want)
+	}
+}
+
+func TestAnActionThatTakesTooLongSaysSo(t *testing.T) {
+	t.Parallel()
+	m := &fakeModel{fake: fake{name: "model", diff: nothing}}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	woken := 0
+	c := Charm{
+		Model: m, Action: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Wake:  func(ctx context.Context) error { woken++; return ctx.Err() },
+		Sleep: func(context.Context, time.Duration) { time.Sleep(time.Millisecond) },
+		Actions: []actions.Action{{Name: "test", Begin: func(state.Observed) (actions.Task, error) {
+			return func(actions.View, *state.Desired) actions.Progress { return actions.Progress{} }, nil
+		}}},
+	}
+	if _, err := c.Dispatch(ctx); err != nil || m.answers != 1 || woken != 1 || !errors.Is(m.failure, context.DeadlineExceeded) {
+		t.Errorf("after %d answers, %v, and %d notices the error is %v", m.answers, m.failure, woken, err)
+	}
+}
+
+// A commit that no replica confirms is the matter of one client: the others are told
+// what there is to tell them, which takes some passes.
+func TestACommitThatWaitsKeepsNobodyFromBeingServed(t *testing.T) {
+	t.Parallel()
+	looked, told := false, false
+	m := &fakeModel{fake: fake{name: "model", apply: func(step state.Step) error {
+		looked, told = true, step == plain("tell a client")
+		return nil
+	}}}
+	m.diff = func(state.Desired) []state.Step {
+		switch {
+		case !looked:
+			return []state.Step{look("read relation")}
+		case !told:
+			return []state.Step{plain("tell a client")}
+		}
+		return nil
+	}
+	waits := &fake{name: "database", diff: func(state.Desired) []state.Step { return []state.Step{plain("create role")} },
+		apply: func(state.Step) error { return fmt.Errorf("cannot create role: %w", state.ErrUnconfirmed) }}
+	out, woken, took := hook(t, time.Minute, m, func(*state.Desired) {}, waits)
+	if !told || woken != 1 || took > later {
+		t.Errorf("the other client was told: %t; after %s there are %d notices", told, took, woken)
+	}
+	if want := (state.Status{Severity: state.Waiting, Message: state.MessageUnconfirmed}); out.Status != want {
+		t.Errorf("the status is %v, want %v", out.Status, want)
+	}
 }
 
 // fakeModel is Juju while it runs an action.
@@ -43,15 +159,19 @@ type fakeModel struct {
 	answers, reports int
 }
 
-// plain is a step that nobody waits for, and asked one that somebody does.
+// plain is a step that nobody waits for, asked one that somebody does, and look one
+// that only reads.
 type (
 	plain string
 	asked string
+	look  string
 )
 
 func (p plain) String() string { return string(p) }
 func (a asked) String() string { return string(a) }
 func (asked) Asked()           {}
+func (l look) String() string  { return string(l) }
+func (look) Looks()            {}
 
 // dispatch runs an action that wishes a successor as long as it is asked.
 func dispatch(t *testing.T, task actions.Task, refusal error, systems ...System) (*fakeModel, Outcome) {

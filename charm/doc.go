@@ -32,6 +32,8 @@
 //   - A step of a system that fails becomes a status that names it, and is tried
 //     again soon, then at the next event. Only Juju's own steps fail the hook,
 //     because only those does Juju roll back and retry.
+//   - A dispatch has a budget, and each step a limit. The end of it is no failure:
+//     what was done is published, and the next dispatch goes on.
 //
 // # Floors
 //

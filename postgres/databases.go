@@ -177,6 +177,17 @@ func readDatabases(ctx context.Context, c Conn) (map[string]state.CatalogDatabas
 	return databases, nil
 }
 
+// noLoginSQL lets a role log in no more. A repetition has nothing to commit, so it waits
+// for no replica again.
+func noLoginSQL(role string) string {
+	return fmt.Sprintf(`
+DO $$ BEGIN
+  IF (SELECT rolcanlogin FROM pg_roles WHERE rolname = %s) THEN
+    ALTER ROLE %s NOLOGIN;
+  END IF;
+END $$;`, literal(role), quote(role))
+}
+
 // whereSQL lists the databases in which a role owns something or has privileges
 // (https://www.postgresql.org/docs/17/catalog-pg-shdepend.html), and whether the
 // database has an owner role.
@@ -193,10 +204,10 @@ func (s *System) dropRole(ctx context.Context, role string) error {
 		return err
 	}
 	// Nobody comes in any more, and then those who are in go.
-	if err := c.Run(ctx, "ALTER ROLE "+quote(role)+" NOLOGIN"); err != nil {
+	if err := s.change(ctx, c, noLoginSQL(role)); err != nil {
 		return err
 	}
-	if err := c.Run(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = "+literal(role)); err != nil {
+	if err := s.change(ctx, c, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = "+literal(role)); err != nil {
 		return err
 	}
 	rows, err := c.Query(ctx, whereSQL, role)
@@ -223,16 +234,16 @@ func (s *System) dropRole(ctx context.Context, role string) error {
 			return err
 		}
 		if heirs[database] == database { // most of it, with commits between
-			if err := c.Run(ctx, adoptSQL(database)); err != nil {
+			if err := s.slow(ctx, c, adoptSQL(database)); err != nil {
 				return err
 			}
 		}
-		err = c.Run(ctx, superusersSQL(role)+fmt.Sprintf("REASSIGN OWNED BY %[1]s TO %[2]s; DROP OWNED BY %[1]s", quote(role), quote(heirs[database])))
+		err = s.slow(ctx, c, superusersSQL(role)+fmt.Sprintf("REASSIGN OWNED BY %[1]s TO %[2]s; DROP OWNED BY %[1]s", quote(role), quote(heirs[database])))
 		if err != nil {
 			return err
 		}
 	}
-	return c.Run(ctx, "DROP ROLE "+quote(role))
+	return s.change(ctx, c, "DROP ROLE "+quote(role))
 }
 
 // superusersSQL hands to the operator what only a superuser may own, and what

@@ -49,8 +49,8 @@ type client struct {
 }
 
 // newServer makes a data directory as Patroni would, with the charm's own
-// pg_hba.conf, and runs a server on it.
-func newServer(t *testing.T) *world {
+// pg_hba.conf, and runs a server on it with settings beyond those of start.
+func newServer(t *testing.T, settings ...string) *world {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) == 0 {
@@ -68,7 +68,7 @@ func newServer(t *testing.T) *world {
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8")
 	w.write(t, "data/pg_hba.conf", strings.Join(HBA(), "\n")+"\n")
 	w.write(t, "data/pg_ident.conf", strings.Join(Ident(), "\n")+"\n")
-	w.start(t, data)
+	w.start(t, data, settings...)
 	return w
 }
 
@@ -78,7 +78,7 @@ func major(path string) int {
 	return n
 }
 
-func (w *world) start(t *testing.T, data string) {
+func (w *world) start(t *testing.T, data string, more ...string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -92,7 +92,7 @@ func (w *world) start(t *testing.T, data string) {
 		"wal_level=minimal", "max_wal_senders=0", "log_statement=all", "log_line_prefix=%u@%d ",
 	}
 	args := []string{"-D", data, "-p", strconv.Itoa(w.port)}
-	for _, s := range settings {
+	for _, s := range append(settings, more...) {
 		args = append(args, "-c", s)
 	}
 	cmd := w.command(t, "postgres", args...)

@@ -11,17 +11,23 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
 
 // Timeouts of SQL: the server is in the same cluster, and our statements touch
 // the catalogue only. A statement may have to wait for a lock that a client's
-// DDL holds.
+// DDL holds. The server has no timeout for a commit that waits for replicas, and a
+// server that is cut off keeps none at all: the last four are on our side.
 const (
 	connectTimeout   = 2 * time.Second
 	statementTimeout = 10 * time.Second
-	lockTimeout      = 5 * time.Second
+	lockTimeout      = 3 * time.Second
+	cancelTimeout    = time.Second                      // until the server has ended what we do not wait for
+	quickTimeout     = lockTimeout + 2*time.Second      // a change of some rows, with its commit
+	slowTimeout      = statementTimeout + 2*time.Second // one of a database's files, or of all its objects
+	stepTimeout      = 20 * time.Second
 )
 
 // Server is where and as whom to connect.
@@ -53,6 +59,11 @@ func Connect(ctx context.Context, server Server, database string) (Conn, error) 
 	cfg.Host, cfg.Port = server.Host, uint16(server.Port)
 	cfg.User, cfg.Password, cfg.Database = server.User, server.Password.Reveal(), database
 	cfg.ConnectTimeout = connectTimeout
+	// A statement that takes too long is cancelled, rather than left behind with its
+	// locks; and the server tells what became of it.
+	cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelTimeout}
+	}
 	cfg.RuntimeParams = map[string]string{
 		"application_name":  "postgresql-k8s charm",
 		"statement_timeout": strconv.Itoa(int(statementTimeout.Milliseconds())),
@@ -84,10 +95,18 @@ type System struct {
 	connect Connector
 	server  Server
 	conns   map[string]Conn // by database, kept for the dispatch
+	quick   time.Duration   // quickTimeout
+	// unconfirmed tells that a commit of this dispatch has not reached the replicas. A
+	// failover in this moment would lose it, so nobody is told of it yet: to this
+	// dispatch the catalogue stays as it was.
+	unconfirmed bool
+	catalog     state.Catalog
 }
 
 // New returns the database cluster that connect reaches.
-func New(connect Connector) *System { return &System{connect: connect, conns: map[string]Conn{}} }
+func New(connect Connector) *System {
+	return &System{connect: connect, conns: map[string]Conn{}, quick: quickTimeout}
+}
 
 // Name implements charm.System.
 func (s *System) Name() string { return "postgres" }
@@ -98,6 +117,8 @@ func (s *System) Independent() {}
 // Observe implements charm.System; it reads the cluster and secrets of obs. Only
 // the leader reads the catalogue.
 func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	obs.Database = state.Unknown[state.Catalog]("not the leader")
 	if err := s.observe(ctx, obs); err != nil {
 		s.Close(ctx)
@@ -148,11 +169,12 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 	if !obs.Leader {
 		return nil
 	}
-	db, err := s.read(ctx)
-	if err != nil {
-		return err
+	if !s.unconfirmed {
+		if s.catalog, err = s.read(ctx); err != nil {
+			return err
+		}
 	}
-	obs.Database = state.Value(db)
+	obs.Database = state.Value(s.catalog)
 	return nil
 }
 
@@ -319,6 +341,8 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 
 // Apply implements charm.System.
 func (s *System) Apply(ctx context.Context, step state.Step) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
 	switch step := step.(type) {
 	case DropRole:
 		if err := s.dropRole(ctx, step.Role); err != nil {
@@ -332,16 +356,19 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		if err != nil {
 			return err
 		}
-		return s.run(ctx, step, "postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD %s", quote(step.Role), literal(verifier)))
+		return s.run(ctx, step, s.change, "postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD %s", quote(step.Role), literal(verifier)))
 	case AdmitUser:
-		if err := s.run(ctx, step, step.Database.Name, adoptSQL(step.Database.Owner)); err != nil {
+		if err := s.run(ctx, step, s.slow, step.Database.Name, adoptSQL(step.Database.Owner)); err != nil {
 			return err
 		}
 		database, text := step.sql()
-		return s.run(ctx, step, database, text)
+		return s.run(ctx, step, s.change, database, text)
+	case CreateDatabase:
+		database, text := step.sql()
+		return s.run(ctx, step, s.slow, database, text)
 	case statement:
 		database, text := step.sql()
-		return s.run(ctx, step, database, text)
+		return s.run(ctx, step, s.change, database, text)
 	}
 	return fmt.Errorf("cannot apply %T to postgres", step)
 }
@@ -362,13 +389,43 @@ func (s *System) renew(ctx context.Context, step RenewPassword) error {
 	return nil
 }
 
-func (s *System) run(ctx context.Context, step state.Step, database, text string) error {
+func (s *System) run(ctx context.Context, step state.Step, how func(context.Context, Conn, string) error, database, text string) error {
 	c, err := s.conn(ctx, database)
 	if err == nil {
-		err = c.Run(ctx, text)
+		err = how(ctx, c, text)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot %s: %w", step, err)
 	}
 	return nil
+}
+
+// change runs statements that take moments, but for their commit.
+func (s *System) change(ctx context.Context, c Conn, text string) error {
+	return s.within(ctx, s.quick, c, text)
+}
+
+// slow runs statements that may take longer. Their commit waits for no replica: a
+// change always comes after it, and whoever has the later commit has both.
+func (s *System) slow(ctx context.Context, c Conn, text string) error {
+	if err := s.change(ctx, c, "SET synchronous_commit = local"); err != nil {
+		return err
+	}
+	err := s.within(ctx, slowTimeout, c, text)
+	return errors.Join(err, s.change(ctx, c, "RESET synchronous_commit"))
+}
+
+// within runs statements. Who ends the wait of a commit for replicas has it done on
+// this server (https://www.postgresql.org/docs/17/warm-standby.html#SYNCHRONOUS-REPLICATION-HA).
+func (s *System) within(ctx context.Context, limit time.Duration, c Conn, text string) error {
+	if s.unconfirmed { // the next commit would wait, too
+		return state.ErrUnconfirmed
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := c.Run(ctx, text)
+	if err == nil && ctx.Err() != nil {
+		s.unconfirmed, err = true, state.ErrUnconfirmed
+	}
+	return err
 }

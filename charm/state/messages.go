@@ -127,6 +127,19 @@ const (
 	// Cure: wait some seconds. If it does not end, look at the status of the primary's
 	// unit.
 	MessageRenewing = "awaiting for the primary to take the new passwords"
+	// MessageUnconfirmed is for changes of the catalogue that wait for a replica.
+	// Waiting: a client's user or database is to be changed, and the replicas that must
+	// have each commit do not confirm it: they are away, or much too slow. Each hook
+	// waits some seconds for one commit, and the next goes on. Other clients are served.
+	// Cure: bring the replica back: `juju status postgresql-k8s` shows which is away. Or,
+	// with two units, have no commit wait for one that is away:
+	// `juju config postgresql-k8s synchronous_mode_strict=false`.
+	MessageUnconfirmed = "awaiting a replica to confirm a commit: without one writes wait"
+	// MessageLate is for a dispatch that has reached its budget.
+	// Waiting: there was more to do than one hook should take. The next one goes on.
+	// Cure: wait. If it does not end, `juju debug-log --include unit-postgresql-k8s-2`
+	// tells what takes long.
+	MessageLate = "there is more to do than one hook has time for; going on in the next"
 	// MessageLastWord is on a leader that is removed together with the primary.
 	// Maintenance: the leader is removed, and the primary with it or before it. It waits
 	// for an election, because only it can tell clients of the next primary before Juju

@@ -1,6 +1,13 @@
 package state
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrUnconfirmed is the error of a step that is done on the primary, but that no
+// replica has confirmed in time. It would be lost with the primary.
+var ErrUnconfirmed = errors.New("no replica has confirmed the commit in time")
 
 // Step is one change, as data. Its text goes to the log and never shows a
 // secret.
