@@ -34,18 +34,25 @@ func main() {
 	// orderly exit with an error for a failure.
 	tools := juju.Tools{Run: juju.Exec}
 	log := slog.New(juju.NewLogHandler(tools, debugOutput()))
-	err := run(tools, log)
+	published, err := run(tools, log)
 	if err == nil {
 		return
 	}
 	log.Error("dispatch failed", "error", err)
-	if inAction() {
-		// With another exit code Juju would show that instead of the words.
-		if err := tools.ActionFail(context.Background(), err.Error()); err == nil {
-			return
-		}
+	os.Exit(exitCode(tools, inAction(), published, err))
+}
+
+// exitCode is that of a dispatch that failed. After an action Juju commits whatever
+// was written if it is 0, and else shows it in the place of our words: those are the
+// smaller loss than half of what belongs together.
+func exitCode(tools juju.Tools, action, published bool, cause error) int {
+	if !action || published {
+		return 1
 	}
-	os.Exit(1)
+	if err := tools.ActionFail(context.Background(), cause.Error()); err != nil {
+		return 1
+	}
+	return 0
 }
 
 // debugOutput is where debug records go: Juju logs what a hook prints, but shows
@@ -61,15 +68,16 @@ func debugOutput() io.Writer {
 // juju exec.
 func inAction() bool { return strings.HasPrefix(os.Getenv("JUJU_DISPATCH_PATH"), "actions/") }
 
-func run(tools juju.Tools, log *slog.Logger) (err error) {
+// run also tells whether something may have been written that Juju has yet to commit.
+func run(tools juju.Tools, log *slog.Logger) (published bool, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			published, err = true, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
 	env, err := juju.ParseEnvironment(os.Getenv)
 	if err != nil {
-		return err
+		return false, err
 	}
 	within := charm.Budget
 	if inAction() {
@@ -80,7 +88,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 
 	api, err := kube.InCluster(env.Unit.Model, env.Unit.App)
 	if err != nil {
-		return err
+		return false, err
 	}
 	resolv, _ := os.ReadFile("/etc/resolv.conf") // without it the cluster's domain is the usual one
 	database := postgres.New(postgres.Connect)
@@ -109,7 +117,7 @@ func run(tools juju.Tools, log *slog.Logger) (err error) {
 	out, err := c.Dispatch(ctx)
 	log.Debug("dispatched", "event", env.Event.Name, "passes", out.Passes, "steps", out.Steps,
 		"took", time.Since(start), "peak_rss", peakMemory(), "observing", fmt.Sprint(out.Took), "status", out.Status.Severity, "message", out.Status.Message)
-	return err
+	return out.Published, err
 }
 
 // peakMemory is the most memory that the process had, as proc(5) has it; the

@@ -103,7 +103,7 @@ type Charm struct {
 // Outcome is what a dispatch came to.
 type Outcome struct {
 	Passes, Steps int
-	Published     bool // Juju has something to commit
+	Published     bool // Juju has something to commit, or half of it
 	Status        state.Status
 	Took          map[string]time.Duration // to observe each system, in the last pass
 }
@@ -278,6 +278,7 @@ func (c *Charm) observe(ctx context.Context, out *Outcome) (state.Observed, erro
 // done is what a pass did.
 type done struct {
 	steps, looks int
+	begun        int           // the steps, and those that failed: who knows how far they got
 	settles      time.Duration // the slowest step's
 	published    bool          // a step of the model, which Juju has yet to commit
 	failed       error         // a step of another system
@@ -293,9 +294,9 @@ func (c *Charm) apply(ctx context.Context, obs state.Observed, want state.Desire
 			did.failed = errors.Join(did.failed, err)
 		}
 	}
-	before := did.steps
+	before := did.begun
 	err = c.applyAll(context.WithoutCancel(ctx), c.Model, c.Model.Diff(obs, want), &did)
-	did.published = did.steps > before
+	did.published = did.begun > before
 	out.Steps, out.Published = out.Steps+did.steps, out.Published || did.published
 	if err != nil {
 		return did, fmt.Errorf("cannot publish: %w", err)
@@ -311,6 +312,7 @@ func (c *Charm) applyAll(ctx context.Context, s System, steps []state.Step, did 
 	for i, step := range steps {
 		_, look := step.(state.Look)
 		if !look {
+			did.begun++
 			c.Log.InfoContext(ctx, step.String(), "system", s.Name())
 		}
 		if err := s.Apply(ctx, step); err != nil {

@@ -278,3 +278,33 @@ func TestAnActionThatRefusesChangesNothing(t *testing.T) {
 		t.Errorf("after %d steps it says %v", out.Steps, m.failure)
 	}
 }
+
+// Juju commits what an action wrote if the process exits 0: whoever fails has to know.
+func TestHalfOfWhatWasToBePublishedIsToldOf(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		steps []state.Step
+		fails state.Step
+		want  bool
+	}{
+		"the second step fails":   {[]state.Step{plain("save secret"), plain("record")}, plain("record"), true},
+		"the first one, half-way": {[]state.Step{plain("set databag")}, plain("set databag"), true},
+		"one that only reads":     {[]state.Step{look("read secret"), plain("record")}, look("read secret"), false},
+	} {
+		m := &fakeModel{fake: fake{name: "model", diff: once(test.steps...), apply: func(step state.Step) error {
+			if step == test.fails {
+				return errors.New("no controller")
+			}
+			return nil
+		}}}
+		c := Charm{
+			Model: m, Action: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+			Actions: []actions.Action{{Name: "test", Begin: func(state.Observed) (actions.Task, error) {
+				return func(actions.View, *state.Desired) actions.Progress { return actions.Progress{} }, nil
+			}}},
+		}
+		if out, err := c.Dispatch(t.Context()); err == nil || out.Published != test.want {
+			t.Errorf("%s: something was published: %t; %v", name, out.Published, err)
+		}
+	}
+}
