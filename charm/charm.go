@@ -72,10 +72,13 @@ const (
 	// patience is how long a dispatch looks again for what should be over soon.
 	// Beyond it the wake-up of the workload's checks is as quick.
 	patience = 6 * time.Second
-	poll     = 300 * time.Millisecond
+	// lastPatience is that of a unit that has something to end before it goes: it has
+	// but some hooks left, and nothing else needs it. The last pass has the rest.
+	lastPatience = Budget - 10*time.Second
+	poll         = 300 * time.Millisecond
 	// later is between two dispatches that look for what no event tells of.
 	later = time.Second
-	// maxPasses is far more than any sequence of wishes needs.
+	// maxPasses are those without a pause, far more than any sequence of wishes needs.
 	maxPasses = 25
 )
 
@@ -175,6 +178,7 @@ func (c *Charm) begin(obs state.Observed) (actions.Task, error) {
 func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 	steady, start, settled := context.WithoutCancel(ctx), c.Now(), c.Now()
 	reachable := true // Wake is a notice of the workload's
+	// Passes are those since the last pause.
 	for passes := 1; ; passes++ {
 		obs, err := c.observe(ctx, out)
 		if err != nil {
@@ -212,10 +216,14 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 			settled = c.Now().Add(did.settles)
 		}
 		soon := want.Soon() || c.Now().Before(settled)
-		over := passes >= maxPasses || c.Now().Sub(start) > patience || ctx.Err() != nil
+		limit := patience
+		if want.Patient {
+			limit = lastPatience
+		}
+		over := passes >= maxPasses || c.Now().Sub(start) > limit || ctx.Err() != nil
 		// What was published reaches others only when the hook ends: better to come
-		// back than to wait here.
-		again := reachable && (want.Again || soon && !over && out.Published)
+		// back than to wait here, unless there may be no coming back.
+		again := reachable && (want.Again || soon && !over && out.Published) && (over || !want.Patient)
 		if reachable && !again && want.Later && (over || !soon) {
 			c.Sleep(ctx, later)
 			again = true
@@ -231,6 +239,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 			return nil
 		}
 		c.Sleep(ctx, poll)
+		passes = 0
 	}
 }
 

@@ -279,6 +279,41 @@ func TestAnActionThatRefusesChangesNothing(t *testing.T) {
 	}
 }
 
+// What waits for others comes back, to let them see what was published. A unit that
+// goes may have no hook to come back in.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		patient   bool
+		published bool
+		passes    int // until it is over, if it ever is
+		least     time.Duration
+		most      time.Duration
+		woken     int
+	}{
+		"a start is looked at for some seconds":             {false, false, 1000, patience, patience + poll, 0},
+		"and comes back to let others see what it has done": {false, true, 1000, 0, 0, 1},
+		"a primary that leaves waits for its successor":     {true, false, 1000, lastPatience, lastPatience + poll, 0},
+		"even if there was something to publish":            {true, true, 1000, lastPatience, lastPatience + poll, 0},
+		"but no longer than it takes":                       {true, true, 40, 39 * poll, 40 * poll, 0},
+	} {
+		m := &fakeModel{fake: fake{name: "model", diff: nothing, apply: func(state.Step) error { return nil }}}
+		if test.published {
+			m.diff = once(plain("announce"))
+		}
+		passes := 0
+		_, woken, took := hook(t, time.Minute, m, func(want *state.Desired) {
+			if passes++; passes < test.passes {
+				want.Patient = test.patient
+				want.Problem(state.Problem{Severity: state.Maintenance, Message: "waiting", Soon: true})
+			}
+		})
+		if took < test.least || took > test.most || woken != test.woken {
+			t.Errorf("%s: after %s there are %d notices", name, took, woken)
+		}
+	}
+}
+
 // Juju commits what an action wrote if the process exits 0: whoever fails has to know.
 func TestHalfOfWhatWasToBePublishedIsToldOf(t *testing.T) {
 	t.Parallel()

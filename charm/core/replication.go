@@ -73,6 +73,7 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		return
 	}
 	wait := func(message string) {
+		want.Patient = true
 		want.Problem(state.Problem{Severity: state.Maintenance, Message: message, Soon: true})
 	}
 	primary, ok := cluster.Primary()

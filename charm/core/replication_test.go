@@ -94,8 +94,8 @@ func TestTheLeaderHasTheLastWord(t *testing.T) {
 			c.Members = []state.Member{{Name: test.primary, Role: "leader", State: "running"}, {Name: "db-0", Role: "replica", State: "streaming"}}
 		})
 		want := desire(obs, Succession{})
-		if want.Soon() != test.waits || want.Successor.Name != "" {
-			t.Errorf("%s: it waits: %t", name, want.Soon())
+		if want.Soon() != test.waits || want.Patient != test.waits || want.Successor.Name != "" {
+			t.Errorf("%s: it waits: %t; with patience: %t", name, want.Soon(), want.Patient)
 		}
 	}
 }
@@ -147,8 +147,8 @@ func TestSuccession(t *testing.T) {
 			if want.Successor.Name != strings.TrimSuffix(test.want, "nobody yet") {
 				t.Errorf("%q takes over, want %q", want.Successor.Name, test.want)
 			}
-			if waits := want.Soon(); waits != (test.want != "") {
-				t.Errorf("it waits for the end of it: %t", waits)
+			if waits := test.want != ""; want.Soon() != waits || want.Patient != waits {
+				t.Errorf("it waits for the end of it: %t; with patience: %t", want.Soon(), want.Patient)
 			}
 		})
 	}

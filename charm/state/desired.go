@@ -67,6 +67,9 @@ type Desired struct {
 	Again bool
 	// Later asks for one a moment after that: no event tells of what is awaited.
 	Later bool
+	// Patient has this dispatch look again for nearly all of its budget, for what should
+	// be over soon: the unit goes, and should not before that.
+	Patient bool
 
 	Problems []Problem
 	Message  string // of the active status
