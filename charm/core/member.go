@@ -21,8 +21,9 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 	secret, _ := passwords(obs)
 	want.REST = secret["patroni-password"]
 	server, problem := ready(obs, want.Endpoints)
-	if obs.Forbidden && !obs.Leaving {
-		// Not every Juju tells the charm that it is trusted now.
+	if _, connected := obs.Kube.Get(); !connected && !obs.Leaving {
+		// No event tells that the API is back, and not every Juju that the charm is
+		// trusted now.
 		want.Layer = state.Value(state.Layer{Checks: map[string]state.Check{trustCheck: watchTrust(obs.Unit)}})
 	}
 	if problem != nil {
@@ -290,15 +291,18 @@ func beat(wanted bool) state.Check {
 	}
 }
 
-// trustCheck is a check that wakes the charm when the application is trusted.
+// trustCheck is a check that wakes the charm when the Kubernetes API answers, and the
+// application is trusted.
 const trustCheck = "trust"
 
 // watchTrust asks the Kubernetes API for what an untrusted application may not
-// see. It is written in Python because that is what Patroni brings along.
+// see. It is written in Python because that is what Patroni brings along. It fails
+// once it gets that, and never before: Pebble takes a new check for healthy and tells
+// only of changes, so this wakes the charm even when the first run gets it.
 func watchTrust(unit state.Unit) state.Check {
 	return state.Check{
-		Override: "replace", Startup: "enabled", Period: 2 * second, Timeout: 2 * second, Threshold: 1,
-		Exec: state.ExecCheck{Command: fmt.Sprintf("python3 -c '%s' %s", trustScript, unit.Model)},
+		Override: "replace", Startup: "enabled", Period: 3 * second, Timeout: 3 * second, Threshold: 1,
+		Exec: state.ExecCheck{Command: fmt.Sprintf(`/bin/bash -c '! timeout 2 python3 -c "$0" "$1"' '%s' %s`, trustScript, unit.Model)},
 	}
 }
 

@@ -1,6 +1,9 @@
 package core
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -245,20 +248,50 @@ func TestMemberHasWhatPatroniNeeds(t *testing.T) {
 	}
 }
 
-func TestWithoutTrustOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
+func TestWithoutTheAPIOnlyTheCheckThatSeesItComeIsWished(t *testing.T) {
 	t.Parallel()
-	obs := running()
-	obs.Forbidden = true
-	layer, known := desire(obs, Member{}).Layer.Get()
-	check := layer.Checks["trust"]
-	if !known || len(layer.Services) != 0 || len(layer.Checks) != 1 || check.Startup != "enabled" {
-		t.Errorf("the layer is %+v, want the check named trust, enabled", layer)
+	for name, forbidden := range map[string]bool{"it is away": false, "the application is not trusted": true} {
+		obs := running()
+		obs.Kube, obs.Forbidden = state.Unknown[state.Kube](name), forbidden
+		layer, known := desire(obs, Member{}).Layer.Get()
+		check := layer.Checks["trust"]
+		if !known || len(layer.Services) != 0 || len(layer.Checks) != 1 || check.Startup != "enabled" {
+			t.Errorf("%s: the layer is %+v, want the check named trust, enabled", name, layer)
+		}
+		if !strings.HasSuffix(check.Exec.Command, " test") {
+			t.Errorf("%s: the check does not ask in the namespace of the model", name)
+		}
+		obs.Leaving = true
+		if _, known := desire(obs, Member{}).Layer.Get(); known {
+			t.Errorf("%s: a unit on its way out is watched", name)
+		}
 	}
 	if Layer(unit, false, followers(running(), state.Server{})).Checks["trust"] != idle() {
-		t.Error("the check still runs when the application is trusted")
+		t.Error("the check still runs when the API answers")
 	}
-	if !strings.HasSuffix(check.Exec.Command, " test") {
-		t.Error("the check does not ask in the namespace of the model")
+}
+
+// Pebble takes a new check for healthy, and tells the charm only of changes.
+func TestTheCheckOfTheAPIFailsWhenItAnswers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		python string
+		fails  bool
+	}{
+		"it answers":             {"exit 0", true},
+		"it refuses, or is away": {"exit 1", false},
+		"it is silent":           {"exec sleep 60", false},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "python3"), []byte("#!/bin/bash\n"+test.python+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sh", "-c", watchTrust(unit).Exec.Command) // it splits words as Pebble does
+		cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+		out, err := cmd.CombinedOutput()
+		if (err != nil) != test.fails {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
 	}
 }
 
