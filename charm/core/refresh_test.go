@@ -2,6 +2,7 @@ package core
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +165,18 @@ func TestRefreshOfALeaderWhoRefusesAClientGoesOn(t *testing.T) {
 	Refresh{}.Desire(obs, &want)
 	if wish, _ := want.Partition.Get(); wish != 1 {
 		t.Errorf("the partition is %d", wish)
+	}
+}
+
+// Pods that are away are no rollout: they come back as they were.
+func TestAPodThatIsAwayIsNoRefresh(t *testing.T) {
+	t.Parallel()
+	for gone := range 3 {
+		obs := rolling(0, -1, 0)
+		changeKnown(&obs.Kube, func(k *state.Kube) { k.Pods = slices.Delete(k.Pods, gone, gone+1) })
+		if refresh, is := obs.Refresh(); is {
+			t.Errorf("without pod %d it is %+v", gone, refresh)
+		}
 	}
 }
 

@@ -28,12 +28,13 @@ type Refresh struct {
 	Done []Pod
 }
 
-// Refresh returns the rollout that is on its way, if there is one. Which charm or
-// image it brings, or takes back, makes no difference.
+// Refresh returns the rollout that is on its way, if there is one: while a pod is of
+// another revision. One that is away says nothing. Which charm or image it brings, or
+// takes back, makes no difference.
 func (o Observed) Refresh() (Refresh, bool) {
 	kube, _ := o.Kube.Get()
 	r := Refresh{Rollout: kube.Rollout}
-	if r.Revision == "" {
+	if r.Revision == "" || !slices.ContainsFunc(kube.Pods, func(p Pod) bool { return p.Revision != r.Revision }) {
 		return r, false
 	}
 	for r.Next = r.Replicas - 1; r.Next >= 0; r.Next-- {
