@@ -198,8 +198,9 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 			want.Later = true
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageLate})
 		case errors.Is(did.failed, state.ErrUnconfirmed):
-			// That was waited for long enough: the next dispatch finds it done.
-			want.Later = true
+			// That was waited for long enough. When a replica comes back, that is an event.
+			cluster, _ := obs.Cluster.Get()
+			want.Later = want.Later || slices.ContainsFunc(cluster.Members, func(m state.Member) bool { return m.Role != "leader" && m.Well() })
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageUnconfirmed})
 		case did.failed != nil:
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(did.failed), Soon: true})
@@ -215,27 +216,28 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		if did.settles > 0 {
 			settled = c.Now().Add(did.settles)
 		}
-		soon := want.Soon() || c.Now().Before(settled)
+		wait := want.Soon() || c.Now().Before(settled)
 		limit := patience
 		if want.Patient {
 			limit = lastPatience
 		}
 		over := passes >= maxPasses || c.Now().Sub(start) > limit || ctx.Err() != nil
+		wait = wait && !over
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here, unless there may be no coming back.
-		again := reachable && (want.Again || soon && !over && out.Published) && (over || !want.Patient)
-		if reachable && !again && want.Later && (over || !soon) {
+		again := (want.Again || wait && out.Published) && (over || !want.Patient)
+		if reachable && !again && want.Later && !wait {
 			c.Sleep(ctx, later)
 			again = true
 		}
-		if again {
+		if again && reachable {
 			err := c.Wake(steady)
 			if err == nil {
 				return nil
 			}
 			c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
 		}
-		if !soon || over {
+		if !wait {
 			return nil
 		}
 		c.Sleep(ctx, poll)

@@ -142,7 +142,7 @@ func TestACommitThatWaitsKeepsNobodyFromBeingServed(t *testing.T) {
 	waits := &fake{name: "database", diff: func(state.Desired) []state.Step { return []state.Step{plain("create role")} },
 		apply: func(state.Step) error { return fmt.Errorf("cannot create role: %w", state.ErrUnconfirmed) }}
 	out, woken, took := hook(t, time.Minute, m, func(*state.Desired) {}, waits)
-	if !told || woken != 1 || took > later {
+	if !told || woken != 0 || took > later { // a replica that comes back is an event
 		t.Errorf("the other client was told: %t; after %s there are %d notices", told, took, woken)
 	}
 	if want := (state.Status{Severity: state.Waiting, Message: state.MessageUnconfirmed}); out.Status != want {

@@ -344,6 +344,9 @@ func (g Generate) String() string {
 	return fmt.Sprintf("generate %s for secret %s", strings.Join(g.Keys, ", "), g.Label)
 }
 
+// Looks implements state.Look: a draft is kept in memory only.
+func (Generate) Looks() {}
+
 // SaveSecret hands a secret to Juju.
 type SaveSecret struct {
 	Label   string

@@ -412,7 +412,11 @@ func (s *System) slow(ctx context.Context, c Conn, text string) error {
 		return err
 	}
 	err := s.within(ctx, slowTimeout, c, text)
-	return errors.Join(err, s.change(ctx, c, "RESET synchronous_commit"))
+	reset := s.change(ctx, c, "RESET synchronous_commit")
+	if reset != nil {
+		s.Close(ctx) // nothing more is to commit through it
+	}
+	return errors.Join(err, reset)
 }
 
 // within runs statements. Who ends the wait of a commit for replicas has it done on

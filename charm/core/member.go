@@ -28,6 +28,10 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 	}
 	if problem != nil {
 		want.Problem(*problem)
+		workload, _ := obs.Workload.Get()
+		if _, watched := workload.Layer.Checks[trustCheck]; watched && obs.Kube.Why() == "" {
+			want.Layer = state.Value(state.Layer{Checks: map[string]state.Check{trustCheck: idle()}})
+		}
 		return
 	}
 	want.Directory = state.Directory{Path: state.Mount, User: state.SystemUser, Group: state.SystemUser}

@@ -143,6 +143,9 @@ func free(obs state.Observed, refresh state.Refresh) verdict {
 
 // progress is how far this unit is, in upstream's words: its leader waits for them.
 func progress(obs state.Observed, refresh state.Refresh, is bool) string {
+	if refresh.Revision == "" {
+		return "" // nobody knows: what was told last stays
+	}
 	if !is || !refresh.Has(obs.Unit) {
 		return "idle"
 	}

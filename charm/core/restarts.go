@@ -18,6 +18,9 @@ func (Restarts) Name() string { return "restarts" }
 // Desire implements charm.Handler.
 func (Restarts) Desire(obs state.Observed, want *state.Desired) {
 	cluster, ok := obs.Cluster.Get()
+	if kube, known := obs.Kube.Get(); known && kube.Rollout.Revision == "" {
+		return // a rollout may be on its way
+	}
 	if _, refreshing := obs.Refresh(); refreshing {
 		return // one pod is away at a time, and a new one has a server that was just started
 	}

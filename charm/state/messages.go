@@ -129,8 +129,9 @@ const (
 	MessageRenewing = "awaiting for the primary to take the new passwords"
 	// MessageUnconfirmed is for changes of the catalogue that wait for a replica.
 	// Waiting: a client's user or database is to be changed, and the replicas that must
-	// have each commit do not confirm it: they are away, or much too slow. Each hook
-	// waits some seconds for one commit, and the next goes on. Other clients are served.
+	// have each commit do not confirm it: they are away, or much too slow. A hook waits
+	// some seconds for one commit; it is tried again when a replica follows. What other
+	// clients are told goes on.
 	// Cure: bring the replica back: `juju status postgresql-k8s` shows which is away. Or,
 	// with two units, have no commit wait for one that is away:
 	// `juju config postgresql-k8s synchronous_mode_strict=false`.
