@@ -100,6 +100,7 @@ type System struct {
 	// failover in this moment would lose it, so nobody is told of it yet: to this
 	// dispatch the catalogue stays as it was.
 	unconfirmed bool
+	confirmed   bool // one has, which was made to see that
 	catalog     state.Catalog
 }
 
@@ -173,9 +174,31 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 		if s.catalog, err = s.read(ctx); err != nil {
 			return err
 		}
+		if err := s.confirm(ctx, obs.Clients); err != nil && !errors.Is(err, state.ErrUnconfirmed) {
+			return err
+		}
+		s.catalog.Unconfirmed = s.unconfirmed
 	}
 	obs.Database = state.Value(s.catalog)
 	return nil
+}
+
+// confirm commits something while a client is being served. What an earlier dispatch
+// has committed, and not waited for, is on a replica's disk when this is.
+func (s *System) confirm(ctx context.Context, clients map[int]state.Client) error {
+	served := true
+	for _, client := range clients {
+		served = served && client.Digest != state.PendingDigest
+	}
+	if served || s.confirmed {
+		return nil
+	}
+	err := s.change(ctx, s.conns["postgres"], "SELECT pg_logical_emit_message(true, 'postgresql-k8s', 'confirm')")
+	if err != nil && !errors.Is(err, state.ErrUnconfirmed) {
+		return fmt.Errorf("cannot commit: %w", err)
+	}
+	s.confirmed = err == nil
+	return err
 }
 
 func primary(obs state.Observed) (Server, error) {

@@ -390,6 +390,9 @@ type Catalog struct {
 	// Predefined are PostgreSQL's own roles; each major version has more of them.
 	Predefined []string
 	Databases  map[string]CatalogDatabase // by name
+	// Unconfirmed tells that some of it may be on the primary alone: it is not to be
+	// relied upon yet.
+	Unconfirmed bool
 }
 
 // CatalogDatabase is a database as it is.

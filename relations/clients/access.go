@@ -69,10 +69,10 @@ func Access(user string, password state.Redacted, name string, roles []string) (
 	return role, database
 }
 
-// Provided tells whether the catalog has what was wished; no password is any.
+// Provided tells whether the catalog has what was wished, for good; no password is any.
 func Provided(catalog state.Catalog, role state.Role, database state.Database) bool {
 	have, exists := catalog.Roles[role.Name]
-	if !exists || !have.Login || role.Password != "" && !have.HasPassword(role.Password) {
+	if !exists || catalog.Unconfirmed || !have.Login || role.Password != "" && !have.HasPassword(role.Password) {
 		return false
 	}
 	for _, group := range role.MemberOf {
