@@ -156,7 +156,8 @@ func (w *world) settleApp(name string, units int) {
 // wait waits until the status is as wished.
 func (w *world) wait(what string, condition func(localmodel.Status) bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	// A primary that is removed waits half a minute in each of its last hooks.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	w.must(w.Wait(ctx, what, condition))
 }
