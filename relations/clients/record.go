@@ -73,6 +73,11 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 	for _, relation := range obs.Relations[e.Name] {
 		client := want.Clients[relation.ID]
 		switch {
+		case relation.Read && client.Digest != "" && client.Digest != Pending && !servable(obs):
+			// What it was told stays, and it is due when there is something to tell: to
+			// serve it from the beginning would take longer, as in a failover.
+			client.Leader = ""
+			want.Clients[relation.ID] = client
 		case relation.Read:
 			client = e.Serve(relation)
 			client.Leader = obs.Unit.Name
@@ -95,13 +100,19 @@ func (e Endpoint) Desire(obs state.Observed, want *state.Desired) {
 // due tells whether a relation that is on record, and could be served now, has not
 // been seen by this leader, or was refused a name that is free again.
 func due(obs state.Observed, client state.Client) bool {
-	_, published := obs.Published().Get()
-	catalog, connected := obs.Database.Get()
-	if !published || !connected || client.App == "" {
+	if !servable(obs) || client.App == "" {
 		return false
 	}
+	catalog, _ := obs.Database.Get()
 	return client.Leader != obs.Unit.Name ||
 		slices.ContainsFunc(client.Taken, func(name string) bool { return !Taken(catalog, name) })
+}
+
+// servable tells whether there are facts to serve anybody by.
+func servable(obs state.Observed) bool {
+	_, published := obs.Published().Get()
+	_, connected := obs.Database.Get()
+	return published && connected
 }
 
 // atOnce is how many relations are rewritten in one dispatch: each takes some

@@ -225,3 +225,25 @@ func TestANewLeaderLooksAtManyInTurn(t *testing.T) {
 		}
 	}
 }
+
+// In a failover the facts come and go within one dispatch: who was served stays served.
+func TestWhoWasServedStaysSoWhileThereIsNobodyToAsk(t *testing.T) {
+	t.Parallel()
+	obs := served(1, "db/0")
+	catalog := obs.Database
+	obs.Relations[state.DatabaseEndpoint][0].Read = true
+	obs.Database = state.Unknown[state.Catalog]("the primary is being promoted")
+	obs.Apply(t, obs.Desire())
+	if client := obs.Clients[1]; client.Digest != "served" || client.Leader != "" {
+		t.Errorf("the record is %+v", client)
+	}
+	if again := obs.Desire(); len(again.Look) != 0 {
+		t.Errorf("it looks at %v", again.Look)
+	}
+	obs.Commit()
+	obs.Relations[state.DatabaseEndpoint][0].Read = false
+	obs.Database = catalog
+	if again := obs.Desire(); len(again.Look) != 1 {
+		t.Errorf("when there is somebody to ask it looks at %v", again.Look)
+	}
+}
