@@ -403,7 +403,6 @@ func TestKilledWhileServing(t *testing.T) {
 		{"relation-get", "RELATION", localmodel.KillBefore},
 		{"relation-get", "RELATION", localmodel.KillAfter},
 		{"secret-get", "database.RELATION.", localmodel.KillAfter},
-		{"juju-log", "generate", localmodel.KillBefore},
 		{"juju-log", "create role kill", localmodel.KillBefore},
 		{"juju-log", "create role relation_id_RELATION", localmodel.KillBefore},
 		{"juju-log", "password of role relation_id_RELATION", localmodel.KillBefore},
