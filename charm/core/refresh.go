@@ -187,13 +187,14 @@ func published(obs state.Observed, refreshing bool, want *state.Desired) string 
 	switch {
 	case obs.Uniform():
 		return ""
-	case !refreshing, !ok, !known, want.Again, len(want.Look) > 0, !maps.EqualFunc(want.Clients, obs.Clients, toldTheSame):
+	case !refreshing, !ok, !known, want.Again, len(want.Look) > 0, !maps.EqualFunc(want.Clients, obs.Clients, told):
 		return upgrade.LocalApp[state.PublishedKey]
 	}
 	return primary.Name
 }
 
-func toldTheSame(a, b state.Client) bool { return a.Digest == b.Digest }
+// told tells whether there is nothing more to tell a client than what it was told.
+func told(a, b state.Client) bool { return a.Digest == b.Digest && a.Digest != state.PendingDigest }
 
 // untold tells whether clients still know another primary: the next pod may be the
 // leader's, who would have to tell them. A leader that notes nothing is not waited for.

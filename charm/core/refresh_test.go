@@ -339,3 +339,23 @@ func TestRefreshNotesThePublishedPrimary(t *testing.T) {
 		}
 	}
 }
+
+// A client that is being served does not know of the new primary yet.
+func TestAClientThatIsBeingServedIsNotTold(t *testing.T) {
+	t.Parallel()
+	for digest, want := range map[string]string{"served": "db-0", state.PendingDigest: ""} {
+		obs := rolling(0, 1, 0)
+		obs.Leader, obs.Database = true, state.Value(state.Catalog{Version: "17.5"})
+		changeKnown(&obs.Kube, func(k *state.Kube) { k.Pods[0].IP = "10.1.0.1" })
+		obs.Clients = map[int]state.Client{7: {App: "shop", Digest: digest}}
+		wish := state.Desired{Clients: obs.Clients}
+		Refresh{}.Desire(obs, &wish)
+		noted := ""
+		for _, d := range wish.Databags {
+			noted += d.Content["published"]
+		}
+		if noted != want {
+			t.Errorf("with a client that is %s it notes %q, want %q", digest, noted, want)
+		}
+	}
+}

@@ -74,7 +74,8 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 		}
 	}
 	reply := reply{relation: relation, requests: requests, endpoints: e, responses: []map[string]string{}} // a JSON list, never null
-	if settled(obs.Clients[relation.ID], catalog, &reply) {
+	settled := settled(catalog, &reply)
+	if _, secrets, _ := strings.Cut(obs.Clients[relation.ID].Digest, "-"); settled && secrets == secretDigest(e) {
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
 		return client
 	}
@@ -93,17 +94,20 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 			client.Digest = clients.Pending
 		}
 	}
-	if client.Digest != clients.Pending {
+	switch {
+	case client.Digest != clients.Pending:
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.databag(), Grant: client.Secrets})
+	case settled:
+		// What is in secrets takes one more commit. In a failover the endpoints cannot wait.
+		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
 	}
 	return client
 }
 
 // settled tells whether the relation has all it asked for, but perhaps for new
-// endpoints: then its secrets, which are slow to read, need no look.
-func settled(client state.Client, catalog state.Catalog, reply *reply) bool {
-	_, secrets, _ := strings.Cut(client.Digest, "-")
-	if secrets != secretDigest(reply.endpoints) || reply.relation.LocalApp["data"] != reply.requests.Handled {
+// endpoints. Its secrets, which are slow to read, need no look unless they name some.
+func settled(catalog state.Catalog, reply *reply) bool {
+	if reply.relation.LocalApp["data"] != reply.requests.Handled {
 		return false
 	}
 	for _, request := range reply.requests.List {
