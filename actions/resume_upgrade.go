@@ -7,18 +7,19 @@ import (
 )
 
 // resumeUpgrade lets the next unit be refreshed: the one after the first, at which
-// pre-upgrade-check has a refresh wait, or whichever waits for one that is ill.
+// pre-upgrade-check has a refresh wait, or whichever waits for one that is ill, or for clients to be told.
 var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observed) (Task, error) {
 	if err := mayUpgrade(obs); err != nil {
 		return nil, err
 	}
 	refresh, is := obs.Refresh()
-	ill := ""
+	held := false
 	if is {
-		ill, _ = refresh.Ill(obs)
+		ill, _ := refresh.Ill(obs)
+		held = ill != "" || refresh.Untold(obs)
 	}
 	switch {
-	case is && ill != "":
+	case held:
 	case len(obs.Stack()) == 0:
 		return nil, refusal("Nothing to resume, upgrade stack unset.")
 	case !is || !refresh.Paused(obs):

@@ -152,3 +152,13 @@ func TestResumeUpgrade(t *testing.T) {
 	progress, _ := pass(task, obs, 0, errors.New("forbidden"))
 	failsWith(t, progress.Failure, "Cannot set rolling update partition.")
 }
+
+// A client that cannot be served must not hold up a refresh for ever.
+func TestResumeWhenClientsAreNotTold(t *testing.T) {
+	t.Parallel()
+	obs := upgrading(1, 2, "")
+	obs.Relations["upgrade"][0].LocalApp[state.PublishedKey] = "db-2"
+	if _, err := resumeUpgrade.Begin(obs); err != nil {
+		t.Error(err)
+	}
+}

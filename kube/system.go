@@ -89,9 +89,7 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 	}
 	kube := state.Kube{
 		Domain: s.domain, Services: map[string]state.KubeService{}, Endpoints: map[string]state.Endpoints{},
-		Owner: state.Owner{
-			APIVersion: "apps/v1", Kind: "StatefulSet", Name: set.Name, UID: string(set.UID), Created: set.CreationTimestamp.Time,
-		},
+		Owner:   state.Owner{Name: set.Name, UID: string(set.UID), Created: set.CreationTimestamp.Time},
 		Rollout: rollout(set),
 	}
 	for _, p := range pods.Items {
@@ -281,7 +279,7 @@ func (s *System) object(kind, name string, labels map[string]string, spec map[st
 			"name":   name,
 			"labels": labels,
 			"ownerReferences": []any{map[string]any{
-				"apiVersion": s.owner.APIVersion, "kind": s.owner.Kind, "name": s.owner.Name, "uid": s.owner.UID,
+				"apiVersion": "apps/v1", "kind": "StatefulSet", "name": s.owner.Name, "uid": s.owner.UID,
 			}},
 		},
 	}

@@ -215,7 +215,7 @@ func TestObserve(t *testing.T) {
 	got, known := obs.Kube.Get()
 	name := map[string]string{"app.kubernetes.io/name": "db"}
 	want := state.Kube{
-		Owner:   state.Owner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "ours", Created: born.Local()},
+		Owner:   state.Owner{Name: "db", UID: "ours", Created: born.Local()},
 		Rollout: state.Rollout{Replicas: 1},
 		Domain:  "cluster.example",
 		Pods: []state.Pod{

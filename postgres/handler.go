@@ -54,10 +54,7 @@ func cpus(obs state.Observed, want *state.Desired, r state.Resources) int {
 // it took those of everybody from each database.
 func ofUpstream(hba []string, record string) []string {
 	clients, err := state.ParseClients(record)
-	served := err == nil
-	for _, client := range clients {
-		served = served && client.Digest != state.PendingDigest
-	}
+	served := err == nil && !state.Serving(clients)
 	var lines []string
 	for _, line := range hba {
 		if line != rejectOthers || served {

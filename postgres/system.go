@@ -186,11 +186,7 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 // confirm commits something while a client is being served. What an earlier dispatch
 // has committed, and not waited for, is on a replica's disk when this is.
 func (s *System) confirm(ctx context.Context, clients map[int]state.Client) error {
-	served := true
-	for _, client := range clients {
-		served = served && client.Digest != state.PendingDigest
-	}
-	if served || s.confirmed {
+	if s.confirmed || !state.Serving(clients) {
 		return nil
 	}
 	err := s.change(ctx, s.conns["postgres"], "SELECT pg_logical_emit_message(true, 'postgresql-k8s', 'confirm')")

@@ -27,17 +27,15 @@ func (Model) Desire(obs state.Observed, want *state.Desired) {
 	if _, hasPrimary := cluster.Primary(); related && hasPrimary {
 		// Wakes the other units, which wait for the cluster; upstream's key.
 		want.Databags = append(want.Databags, state.Databag{
-			Relation: peer.ID, Content: map[string]string{initialisedKey: "True"},
+			Relation: peer.ID, Content: map[string]string{state.InitialisedKey: "True"},
 		})
 	}
 }
 
-const initialisedKey = "cluster_initialised"
-
 // initialised tells whether the application has had a primary.
 func initialised(obs state.Observed) bool {
 	peer, _ := obs.Relations.Peer()
-	return peer.LocalApp[initialisedKey] != ""
+	return peer.LocalApp[state.InitialisedKey] != ""
 }
 
 // announcement is how this member is and where, while it runs: when that changes,

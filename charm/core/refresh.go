@@ -123,7 +123,7 @@ func handover(obs state.Observed, refresh state.Refresh) verdict {
 			return verdict{message: state.MessageNoRefreshed}
 		}
 		return verdict{message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor}
-	case untold(obs, primary):
+	case refresh.Untold(obs):
 		return verdict{message: state.MessageRefreshUntold}
 	case refresh.Replicas == 2 && !refresh.Fixed && !next.Well():
 		// It was the primary a moment ago, and writes wait for it.
@@ -195,11 +195,3 @@ func published(obs state.Observed, refreshing bool, want *state.Desired) string 
 
 // told tells whether there is nothing more to tell a client than what it was told.
 func told(a, b state.Client) bool { return a.Digest == b.Digest && a.Digest != state.PendingDigest }
-
-// untold tells whether clients still know another primary: the next pod may be the
-// leader's, who would have to tell them. A leader that notes nothing is not waited for.
-func untold(obs state.Observed, primary state.Member) bool {
-	upgrade, _ := obs.Relations.Upgrade()
-	name := upgrade.LocalApp[state.PublishedKey]
-	return name != "" && name != primary.Name
-}

@@ -60,6 +60,10 @@ func ClientSecret(endpoint string, relation int, request, group string) string {
 // ClientsKey of the peers' databag is the leaders' record of the client relations.
 const ClientsKey = "clients"
 
+// InitialisedKey of the peers' databag tells that the application has had a primary;
+// it is upstream's, too.
+const InitialisedKey = "cluster_initialised"
+
 // CPUsKey of the peers' databag is how many CPUs the first leader's server had.
 const CPUsKey = "cpus"
 

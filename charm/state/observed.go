@@ -370,6 +370,16 @@ func ParseClients(record string) (map[int]Client, error) {
 	return all, nil
 }
 
+// Serving tells whether an application has not got all of its reply, or not for good.
+func Serving(clients map[int]Client) bool {
+	for _, client := range clients {
+		if client.Digest == PendingDigest {
+			return true
+		}
+	}
+	return false
+}
+
 // Replicas returns the members that answer reads: those that follow the primary.
 func (c Cluster) Replicas() []Member {
 	var replicas []Member
@@ -423,8 +433,8 @@ func (k Kube) Pod(name string) (Pod, bool) {
 // Owner is the StatefulSet that Juju made for the application. What it owns is
 // garbage-collected with it.
 type Owner struct {
-	APIVersion, Kind, Name, UID string
-	Created                     time.Time // zero unless it was needed
+	Name, UID string // "" while there is none
+	Created   time.Time
 }
 
 // Pod is a pod of this application.

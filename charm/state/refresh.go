@@ -153,14 +153,14 @@ func (o Observed) Stack() []int {
 	if json.Unmarshal([]byte(upgrade.LocalApp[StackKey]), &stack) != nil {
 		return nil
 	}
-	switch refresh, is := o.Refresh(); {
+	refresh, is := o.Refresh()
+	switch {
 	case !o.Begun():
+		return stack
 	case !is:
 		return nil
-	default:
-		stack = slices.DeleteFunc(stack, func(n int) bool { return n > refresh.Next })
 	}
-	return stack
+	return slices.DeleteFunc(stack, func(n int) bool { return n > refresh.Next })
 }
 
 // StackText is a stack as the databag has it.
@@ -185,6 +185,16 @@ func (r Refresh) Resumed(obs Observed) bool {
 // before the others are: that is what pre-upgrade-check has asked for.
 func (r Refresh) Paused(obs Observed) bool {
 	return len(r.Done) == 1 && len(obs.Stack()) > 0 && r.Partition > r.Next && !r.Resumed(obs)
+}
+
+// Untold tells whether clients still know another primary: the next pod may be the
+// leader's, who would have to tell them. A leader that notes nothing is not waited for.
+func (r Refresh) Untold(obs Observed) bool {
+	upgrade, _ := obs.Relations.Upgrade()
+	cluster, _ := obs.Cluster.Get()
+	primary, ok := cluster.Primary()
+	name := upgrade.LocalApp[PublishedKey]
+	return ok && name != "" && name != primary.Name
 }
 
 // PodNumber is the ordinal in the name of a pod, or -1.
