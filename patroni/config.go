@@ -201,6 +201,7 @@ func (Handler) Desire(_ state.Observed, want *state.Desired) {
 var scripts = []struct{ path, text string }{
 	{state.FenceScript, fenceScript},
 	{state.FollowersScript, followersScript},
+	{state.PatroniScript, patroniScript},
 	{state.RewindScript, rewindScript},
 	{state.SuperviseScript, superviseScript},
 	{state.WatchScript, watchScript},
@@ -211,6 +212,9 @@ var fenceScript string
 
 //go:embed scripts/followers.sh
 var followersScript string
+
+//go:embed scripts/patroni.py
+var patroniScript string
 
 //go:embed scripts/rewind.py
 var rewindScript string

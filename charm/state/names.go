@@ -19,6 +19,7 @@ const (
 
 	// Scripts of ours that run in the workload.
 	SuperviseScript = Mount + "/supervise.sh"
+	PatroniScript   = Mount + "/patroni.py"
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
 	RewindScript    = Mount + "/rewind.py"

@@ -33,7 +33,7 @@ if [ $? = 2 ] && postmaster=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) &&
   kill -KILL "$postmaster"
 fi
 for process in /proc/[0-9]*; do
-  if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q '/patroni /.*/patroni.yml'; then
+  if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q '/patroni.py /.*/patroni.yml'; then
     echo "Patroni is frozen: killing process ${process#/proc/}" >&2
     kill -KILL "${process#/proc/}"
   fi

@@ -23,11 +23,14 @@ import (
 const app = "postgresql-k8s"
 
 // dir is where the tests keep everything, and image the root file system that
-// image/build.sh --rootfs has made. Both can be set in the environment.
+// image/build.sh --rootfs has made; failed is where the logs of failed tests go.
+// All can be set in the environment.
 var (
 	dir   = fromEnv("LOCALMODEL_DIR", "/var/lib/postgresql-k8s-localmodel/test")
 	image = fromEnv("LOCALMODEL_IMAGE", "/var/lib/postgresql-k8s-localmodel/image")
 	charm = fromEnv("LOCALMODEL_CHARM", "../../../dist/postgresql-k8s_amd64.charm")
+
+	failed = fromEnv("LOCALMODEL_FAILED", "/var/lib/postgresql-k8s-localmodel/failed")
 
 	programs = localmodel.Programs{Inpod: node.Dir + "/bin/inpod", Pebble: node.Dir + "/bin/pebble"}
 )
@@ -118,9 +121,41 @@ func (w *world) end() {
 	if err := w.Close(); err != nil {
 		w.t.Error(err)
 	}
+	if w.t.Failed() {
+		w.exhibit(filepath.Join(failed, strings.ReplaceAll(w.t.Name(), "/", "-")))
+	}
 	if err := os.RemoveAll(filepath.Join(node.Dir, "m")); err != nil {
 		w.t.Error(err)
 	}
+}
+
+// exhibit keeps what tells why a test failed: the model's log, and what the
+// containers printed, Patroni and PostgreSQL among them.
+func (w *world) exhibit(to string) {
+	w.t.Helper()
+	pods := filepath.Join(node.Dir, "m", "pods")
+	logs, err := filepath.Glob(filepath.Join(pods, "*", "*", "log"))
+	if err == nil {
+		err = os.MkdirAll(to, 0o755)
+	}
+	for _, path := range logs {
+		if err == nil {
+			container, _ := filepath.Rel(pods, filepath.Dir(path))
+			var printed []byte
+			if printed, err = os.ReadFile(path); err == nil {
+				err = os.WriteFile(filepath.Join(to, strings.ReplaceAll(container, "/", "-")+".log"), printed, 0o644)
+			}
+		}
+	}
+	var model strings.Builder
+	lines, _ := w.Logs(0)
+	for _, line := range lines {
+		fmt.Fprintln(&model, line)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(to, "model.log"), []byte(model.String()), 0o644)
+	}
+	w.t.Logf("the logs are in %s (%v)", to, err)
 }
 
 func (w *world) must(err error) {

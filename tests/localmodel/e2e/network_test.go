@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -119,8 +120,29 @@ func TestParted(t *testing.T) {
 	w.wantKept(primary, "a before", "b during")
 }
 
+// asked has somebody ask a unit's Patroni for the cluster again and again.
+func (w *world) asked(unit string) (stop func()) {
+	w.t.Helper()
+	pod, err := w.pod(unit)
+	w.must(err)
+	cmd := exec.Command("/usr/bin/python3", "-c", `
+import time, urllib.request
+while True:
+    try:
+        urllib.request.urlopen("http://localhost:8008/cluster", timeout=5).read()
+    except Exception:
+        pass
+    time.sleep(0.02)
+`)
+	w.must(pod.Pod.Start(pod.Container("postgresql"), cmd))
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
 // TestCutOff cuts the primary off: another takes over, and the old one follows
-// that when it is back.
+// that when it is back, whatever it is asked meanwhile (patroni.py).
 func TestCutOff(t *testing.T) {
 	w := newCluster(t)
 	var words []string
@@ -130,6 +152,7 @@ func TestCutOff(t *testing.T) {
 		w.must(err)
 		w.must(pod.Cut(cut))
 		w.must(w.CutAgent(old, true)) // it is behind the same cable
+		stop := w.asked(old)
 		w.eventually("another primary", func() bool {
 			now, _ := w.holder()
 			return now != old && now != ""
@@ -139,6 +162,7 @@ func TestCutOff(t *testing.T) {
 		w.must(pod.Mend())
 		w.must(w.CutAgent(old, false))
 		w.streaming(old, 2)
+		stop()
 		w.voters(2)
 		w.settle(3)
 		w.wantKept(old, slices.Sorted(slices.Values(words))...)
