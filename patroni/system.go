@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,12 +130,14 @@ func (Reload) Settles() time.Duration { return settle }
 // Switchover makes another member the primary, in an orderly way: no commit is
 // lost, and the old primary follows.
 type Switchover struct {
-	From, To string // names of members
+	From, To string // names of members; To is "" for whichever is first
 	Password state.Redacted
 }
 
 // String implements state.Step.
-func (s Switchover) String() string { return "switch over from " + s.From + " to " + s.To }
+func (s Switchover) String() string {
+	return "switch over from " + s.From + " to " + cmp.Or(s.To, "whichever replica is first")
+}
 
 // Settles implements state.Slow.
 func (Switchover) Settles() time.Duration { return settle }
@@ -168,7 +171,11 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 		if primary, ok := have.Primary(); ok {
 			from = primary.Name
 		}
-		steps = append(steps, Switchover{From: from, To: want.Successor.Name, Password: want.REST})
+		to := want.Successor.Name
+		if want.AnySuccessor {
+			to = ""
+		}
+		steps = append(steps, Switchover{From: from, To: to, Password: want.REST})
 	}
 	return steps
 }
@@ -238,7 +245,10 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		}
 		return nil
 	case Switchover:
-		body := map[string]any{"leader": step.From, "candidate": step.To}
+		body := map[string]any{"leader": step.From}
+		if step.To != "" {
+			body["candidate"] = step.To
+		}
 		if err := ignoreTimeout(s.api.change(ctx, http.MethodPost, "/switchover", body, step.Password)); err != nil {
 			return fmt.Errorf("cannot %s: %w", step, err)
 		}

@@ -244,6 +244,9 @@ func TestDiff(t *testing.T) {
 			c.Local.Name, c.Members = "db-1", []state.Member{{Name: "db-0", Role: "leader", State: "running"}}
 			w.Successor = state.Member{Name: "db-1"}
 		}, []string{"switch over from db-0 to db-1"}},
+		{"or another, if any will do", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
+			c.Local.Name, w.Successor, w.AnySuccessor = "db-0", state.Member{Name: "db-1"}, true
+		}, []string{"switch over from db-0 to whichever replica is first"}},
 		{"a member is restarted, and another copied, because people want it", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.Name, w.RestartNow, w.Reinitialize = "db-1", state.Member{Name: "db-2"}, true
 		}, []string{"restart PostgreSQL of db-2", "reinitialize db-1"}},
@@ -310,6 +313,10 @@ func TestApply(t *testing.T) {
 		{"a new copy that is refused", patroni.Reinitialize{Name: "db-1", Password: password},
 			answers{"POST /reinitialize": "503 I am the leader"}, []string{"POST /reinitialize patroni:fake-rest {}"},
 			"cannot reinitialize db-1: POST /reinitialize: status 503: I am the leader"},
+		{"a switchover to a member", patroni.Switchover{From: "db-0", To: "db-1", Password: password},
+			answers{"POST /switchover": "200 ok"}, []string{`POST /switchover patroni:fake-rest {"candidate":"db-1","leader":"db-0"}`}, ""},
+		{"a switchover to whichever is first", patroni.Switchover{From: "db-0", Password: password},
+			answers{"POST /switchover": "200 ok"}, []string{`POST /switchover patroni:fake-rest {"leader":"db-0"}`}, ""},
 		{"a restart now of a member that does not answer", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},
 			answers{}, []string{"GET /patroni -"}, "cannot restart PostgreSQL of db-1: GET /patroni: status 503"},
 		{"a restart now that fails", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},

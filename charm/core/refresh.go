@@ -75,10 +75,11 @@ type verdict struct {
 	free      bool
 	message   string       // why, if others have not said it
 	successor state.Member // who is to be the primary first, if it has a name
+	any       bool         // or another that has every commit
 }
 
 func (v verdict) wish(refresh state.Refresh, want *state.Desired) {
-	want.Successor = v.successor
+	want.Successor, want.AnySuccessor = v.successor, v.any
 	switch {
 	case v.free:
 		want.Partition = state.Value(refresh.Next)
@@ -118,11 +119,16 @@ func handover(obs state.Observed, refresh state.Refresh) verdict {
 	case primary.Name == "":
 		return verdict{message: state.MessageStarting}
 	case primary.Name == name && !refresh.Fixed && len(refresh.Done) > 0:
-		successor, ok := cluster.Successor(func(m state.Member) bool { return state.PodNumber(m.Name) > refresh.Next })
-		if !ok {
+		stays := func(m state.Member) bool { return state.PodNumber(m.Name) > refresh.Next }
+		successor, ok := cluster.Successor(stays)
+		// Those who take no part yet would not confirm the new primary's commits: clients
+		// would wait for the old one to come back.
+		if !ok || !cluster.Complete() {
 			return verdict{message: state.MessageNoRefreshed}
 		}
-		return verdict{message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor}
+		return verdict{
+			message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor, any: cluster.Others(name, stays),
+		}
 	case refresh.Untold(obs):
 		return verdict{message: state.MessageRefreshUntold}
 	case refresh.Replicas == 2 && !refresh.Fixed && !next.Well():

@@ -93,6 +93,9 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 		{"if one of them has every commit", 1, 0, 1, []func(*state.Observed){
 			member(1, func(m *state.Member) { m.Role = "replica" }), member(2, func(m *state.Member) { m.Role = "replica" }),
 		}, 1, "", "upgrading...: awaiting a refreshed replica"},
+		{"and if all who stream confirm commits", 1, 0, 1, []func(*state.Observed){
+			member(2, func(m *state.Member) { m.Role = "replica" }),
+		}, 1, "", "upgrading...: awaiting a refreshed replica"},
 		{"after a switchover another replica must have every commit", 1, 0, 1, []func(*state.Observed){
 			takesOver(1), member(2, func(m *state.Member) { m.Role = "replica" }),
 		}, 1, "", "upgrading...: awaiting a replica that has every commit"},
@@ -134,6 +137,9 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 			}
 			if wish != test.wish || want.Successor.Name != test.successor {
 				t.Errorf("the partition is %d and the successor %q, want %d and %q", wish, want.Successor.Name, test.wish, test.successor)
+			}
+			if want.AnySuccessor != (test.successor != "") { // all but the last one are refreshed
+				t.Errorf("any other will do: %t", want.AnySuccessor)
 			}
 			if busy := want.Later; busy && (strings.HasPrefix(test.status, "upgrade failed") || strings.HasPrefix(test.status, "upgrade completed")) {
 				t.Error("it looks again each second, for nobody knows how long")

@@ -85,12 +85,13 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		}
 		return
 	}
-	successor, ok := cluster.Successor(func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) })
+	stays := func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) }
+	successor, ok := cluster.Successor(stays)
 	if !ok {
 		// Without one nobody could be promoted once this unit is gone.
 		wait(state.MessageNoSuccessor)
 		return
 	}
-	want.Successor = successor
+	want.Successor, want.AnySuccessor = successor, cluster.Others(primary.Name, stays)
 	wait(state.MessageHandover(state.UnitName(successor.Name)))
 }

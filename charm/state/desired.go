@@ -28,6 +28,10 @@ type Desired struct {
 	// Successor is the member that is to be the primary in the place of the one that
 	// is, if it has a name.
 	Successor Member
+	// AnySuccessor lets another replica that has every commit take over as well. That is
+	// quicker: when one is named the others stand back for two seconds before they follow
+	// it, and commits wait for them.
+	AnySuccessor bool
 	// REST is the password that Patroni wants for what changes something.
 	REST Redacted
 	// Database

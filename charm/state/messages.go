@@ -169,7 +169,7 @@ const (
 	MessageRefreshPaused = "upgrade completed, run resume-upgrade to proceed"
 	// MessageNoRefreshed is for a primary that is next and has nobody to hand over to.
 	// Maintenance: the primary's pod is the next to be replaced, and no unit that was
-	// refreshed has every commit yet.
+	// refreshed has every commit yet, or one of them does not confirm commits yet.
 	// Cure: wait some seconds. If it does not end, `juju run postgresql-k8s/leader status`
 	// tells which replica does not follow.
 	MessageNoRefreshed = "upgrading...: awaiting a refreshed replica that has every commit, to hand over to it"

@@ -285,6 +285,19 @@ func (c Cluster) Successor(may func(Member) bool) (Member, bool) {
 	return best, best.Name != ""
 }
 
+// Others tells whether all members but one are as wished.
+func (c Cluster) Others(name string, are func(Member) bool) bool {
+	return !slices.ContainsFunc(c.Members, func(m Member) bool { return m.Name != name && !are(m) })
+}
+
+// Complete tells whether every replica that streams takes part in confirming commits,
+// where all are to: Patroni lets one in some seconds after it has begun to stream.
+func (c Cluster) Complete() bool {
+	return c.Dynamic["synchronous_mode"] != "quorum" || !slices.ContainsFunc(c.Members, func(m Member) bool {
+		return m.State == "streaming" && m.Role != "leader" && !m.Synchronous()
+	})
+}
+
 func (m Member) lag() int64 {
 	lag, _ := m.Lag.Get()
 	return lag
