@@ -80,7 +80,7 @@ func handOverTo(to state.Member, from string) Task {
 		primary, _ := cluster.Primary()
 		switch {
 		case !asked:
-			asked, want.Successor = true, to
+			asked, want.Successor = true, state.Successor{Member: to}
 			return Progress{Log: "asking " + from + " to hand over to " + to.Name}
 		case primary.Name == to.Name:
 			return finish(view, want)

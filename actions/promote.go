@@ -52,7 +52,7 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 				return Progress{Failure: refusal(fmt.Sprintf("Switchover failed or timed out, check the logs for details: after %s the primary is not this unit", limit))}
 			}
 			if !asked {
-				asked, want.Successor = true, me
+				asked, want.Successor = true, state.Successor{Member: me}
 				return Progress{Log: "asking " + primary.Name + " to hand over to " + me.Name}
 			}
 			return Progress{Log: handingOver(now, primary.Name, me.Name)}

@@ -92,7 +92,7 @@ func (r *rolling) ask(view View, want *state.Desired) Progress {
 		if !ok {
 			return r.wait("no replica has every commit yet", view.Took)
 		}
-		r.successor, r.since, want.Successor = successor.Name, view.Took, successor
+		r.successor, r.since, want.Successor = successor.Name, view.Took, state.Successor{Member: successor.Member}
 		return Progress{Log: primary.Name + " hands over to " + successor.Name + ", and restarts"}
 	}
 	r.current, want.RestartNow = next.Name, next

@@ -200,7 +200,7 @@ func wishing(view actions.View, want *state.Desired, done bool) actions.Progress
 	if view.Failed != nil || done {
 		return actions.Progress{Done: true, Failure: view.Failed, Results: map[string]string{"took": view.Took.String()}}
 	}
-	want.Successor = state.Member{Name: "db-1"}
+	want.Successor = state.Successor{Member: state.Member{Name: "db-1"}}
 	return actions.Progress{Log: "waiting"}
 }
 

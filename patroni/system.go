@@ -1,7 +1,6 @@
 package patroni
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,13 +129,17 @@ func (Reload) Settles() time.Duration { return settle }
 // Switchover makes another member the primary, in an orderly way: no commit is
 // lost, and the old primary follows.
 type Switchover struct {
-	From, To string // names of members; To is "" for whichever is first
+	From, To string // names of members
+	Any      bool   // another than To may be the first, too
 	Password state.Redacted
 }
 
 // String implements state.Step.
 func (s Switchover) String() string {
-	return "switch over from " + s.From + " to " + cmp.Or(s.To, "whichever replica is first")
+	if s.Any {
+		return "switch over from " + s.From + " to whichever replica is first"
+	}
+	return "switch over from " + s.From + " to " + s.To
 }
 
 // Settles implements state.Slow.
@@ -171,11 +174,7 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 		if primary, ok := have.Primary(); ok {
 			from = primary.Name
 		}
-		to := want.Successor.Name
-		if want.AnySuccessor {
-			to = ""
-		}
-		steps = append(steps, Switchover{From: from, To: to, Password: want.REST})
+		steps = append(steps, Switchover{From: from, To: want.Successor.Name, Any: want.Successor.Any, Password: want.REST})
 	}
 	return steps
 }
@@ -245,16 +244,24 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		}
 		return nil
 	case Switchover:
-		body := map[string]any{"leader": step.From}
-		if step.To != "" {
-			body["candidate"] = step.To
-		}
-		if err := ignoreTimeout(s.api.change(ctx, http.MethodPost, "/switchover", body, step.Password)); err != nil {
+		if err := s.switchover(ctx, step); err != nil {
 			return fmt.Errorf("cannot %s: %w", step, err)
 		}
 		return nil
 	}
 	return fmt.Errorf("cannot apply %T to patroni", step)
+}
+
+// switchover names the successor when Patroni wants that: in a paused cluster, and
+// where another replica is behind or does not answer.
+func (s *System) switchover(ctx context.Context, step Switchover) error {
+	post := func(body map[string]any) error {
+		return ignoreTimeout(s.api.change(ctx, http.MethodPost, "/switchover", body, step.Password))
+	}
+	if step.Any && post(map[string]any{"leader": step.From}) == nil {
+		return nil
+	}
+	return post(map[string]any{"leader": step.From, "candidate": step.To})
 }
 
 // reload returns when Patroni has loaded the file: it only schedules the work.

@@ -238,14 +238,14 @@ func TestDiff(t *testing.T) {
 			o.Leaving, w.Dynamic, w.Patroni = true, map[string]any{"ttl": 30}, state.Known[state.Patroni]{}
 		}, []string{"patch the cluster's configuration: map[ttl:30]"}},
 		{"a successor takes over", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
-			c.Local.Name, w.Successor = "db-0", state.Member{Name: "db-1"}
+			c.Local.Name, w.Successor = "db-0", state.Successor{Member: state.Member{Name: "db-1"}}
 		}, []string{"switch over from db-0 to db-1"}},
 		{"a successor takes over from whoever is the primary", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.Name, c.Members = "db-1", []state.Member{{Name: "db-0", Role: "leader", State: "running"}}
-			w.Successor = state.Member{Name: "db-1"}
+			w.Successor = state.Successor{Member: state.Member{Name: "db-1"}}
 		}, []string{"switch over from db-0 to db-1"}},
 		{"or another, if any will do", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
-			c.Local.Name, w.Successor, w.AnySuccessor = "db-0", state.Member{Name: "db-1"}, true
+			c.Local.Name, w.Successor = "db-0", state.Successor{Member: state.Member{Name: "db-1"}, Any: true}
 		}, []string{"switch over from db-0 to whichever replica is first"}},
 		{"a member is restarted, and another copied, because people want it", func(_ *state.Observed, c *state.Cluster, w *state.Desired) {
 			c.Local.Name, w.RestartNow, w.Reinitialize = "db-1", state.Member{Name: "db-2"}, true
@@ -315,8 +315,12 @@ func TestApply(t *testing.T) {
 			"cannot reinitialize db-1: POST /reinitialize: status 503: I am the leader"},
 		{"a switchover to a member", patroni.Switchover{From: "db-0", To: "db-1", Password: password},
 			answers{"POST /switchover": "200 ok"}, []string{`POST /switchover patroni:fake-rest {"candidate":"db-1","leader":"db-0"}`}, ""},
-		{"a switchover to whichever is first", patroni.Switchover{From: "db-0", Password: password},
+		{"a switchover to whichever is first", patroni.Switchover{From: "db-0", To: "db-1", Any: true, Password: password},
 			answers{"POST /switchover": "200 ok"}, []string{`POST /switchover patroni:fake-rest {"leader":"db-0"}`}, ""},
+		{"one that Patroni wants a name for", patroni.Switchover{From: "db-0", To: "db-1", Any: true, Password: password},
+			answers{"POST /switchover": "400 paused"}, []string{
+				`POST /switchover patroni:fake-rest {"candidate":"db-1","leader":"db-0"}`, `POST /switchover patroni:fake-rest {"leader":"db-0"}`,
+			}, "cannot switch over from db-0 to whichever replica is first: POST /switchover: status 400: paused"},
 		{"a restart now of a member that does not answer", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},
 			answers{}, []string{"GET /patroni -"}, "cannot restart PostgreSQL of db-1: GET /patroni: status 503"},
 		{"a restart now that fails", patroni.RestartNow{Member: state.Member{Name: "db-1"}, Password: password},

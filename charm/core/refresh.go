@@ -73,13 +73,12 @@ func watches(obs state.Observed, refresh state.Refresh) bool {
 // verdict is whether the next pod may be replaced now.
 type verdict struct {
 	free      bool
-	message   string       // why, if others have not said it
-	successor state.Member // who is to be the primary first, if it has a name
-	any       bool         // or another that has every commit
+	message   string          // why, if others have not said it
+	successor state.Successor // who is to be the primary first, if it has a name
 }
 
 func (v verdict) wish(refresh state.Refresh, want *state.Desired) {
-	want.Successor, want.AnySuccessor = v.successor, v.any
+	want.Successor = v.successor
 	switch {
 	case v.free:
 		want.Partition = state.Value(refresh.Next)
@@ -94,7 +93,7 @@ func judge(obs state.Observed, refresh state.Refresh, blocked bool) verdict {
 	unit, why := refresh.Ill(obs)
 	switch {
 	case refresh.Resumed(obs):
-		if v := handover(obs, refresh); v.successor.Name != "" {
+		if v := handover(obs, refresh, false); v.successor.Name != "" {
 			return v
 		}
 		return free(obs, refresh)
@@ -105,12 +104,18 @@ func judge(obs state.Observed, refresh state.Refresh, blocked bool) verdict {
 	case refresh.Paused(obs):
 		return verdict{message: state.MessageRefreshPaused}
 	}
-	return handover(obs, refresh)
+	return handover(obs, refresh, true)
 }
 
+// completePatience is how long a refreshed replica may take until it confirms commits,
+// from the moment its pod was made. One that only claims to stream never does.
+const completePatience = 2 * time.Minute
+
 // handover frees the next pod when it is not the primary's and the cluster survives
-// without it. A primary hands over to a unit that stays: so it does only once.
-func handover(obs state.Observed, refresh state.Refresh) verdict {
+// without it. A primary hands over to a unit that stays: so it does only once. It may
+// wait for those who take no part yet and would not confirm the new primary's commits:
+// clients would wait for the old one to come back.
+func handover(obs state.Observed, refresh state.Refresh, wait bool) verdict {
 	cluster, _ := obs.Cluster.Get()
 	name := state.PodName(obs.Unit.App, refresh.Next)
 	next, _ := cluster.Member(name)
@@ -119,16 +124,12 @@ func handover(obs state.Observed, refresh state.Refresh) verdict {
 	case primary.Name == "":
 		return verdict{message: state.MessageStarting}
 	case primary.Name == name && !refresh.Fixed && len(refresh.Done) > 0:
-		stays := func(m state.Member) bool { return state.PodNumber(m.Name) > refresh.Next }
-		successor, ok := cluster.Successor(stays)
-		// Those who take no part yet would not confirm the new primary's commits: clients
-		// would wait for the old one to come back.
-		if !ok || !cluster.Complete() {
+		successor, ok := cluster.Successor(func(m state.Member) bool { return state.PodNumber(m.Name) > refresh.Next })
+		last := refresh.Done[len(refresh.Done)-1]
+		if !ok || wait && !cluster.Complete() && obs.Now.Sub(last.Created) < completePatience {
 			return verdict{message: state.MessageNoRefreshed}
 		}
-		return verdict{
-			message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor, any: cluster.Others(name, stays),
-		}
+		return verdict{message: state.MessageHandover(state.UnitName(successor.Name)), successor: successor}
 	case refresh.Untold(obs):
 		return verdict{message: state.MessageRefreshUntold}
 	case refresh.Replicas == 2 && !refresh.Fixed && !next.Well():

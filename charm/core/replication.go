@@ -85,13 +85,12 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		}
 		return
 	}
-	stays := func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) }
-	successor, ok := cluster.Successor(stays)
+	successor, ok := cluster.Successor(func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) })
 	if !ok {
 		// Without one nobody could be promoted once this unit is gone.
 		wait(state.MessageNoSuccessor)
 		return
 	}
-	want.Successor, want.AnySuccessor = successor, cluster.Others(primary.Name, stays)
+	want.Successor = successor
 	wait(state.MessageHandover(state.UnitName(successor.Name)))
 }

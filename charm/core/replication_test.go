@@ -147,8 +147,8 @@ func TestSuccession(t *testing.T) {
 			if want.Successor.Name != strings.TrimSuffix(test.want, "nobody yet") {
 				t.Errorf("%q takes over, want %q", want.Successor.Name, test.want)
 			}
-			if units, _ := obs.Units.Get(); want.AnySuccessor != (want.Successor.Name != "" && len(units) == len(stays)) {
-				t.Errorf("with %v to stay any will do: %t", units, want.AnySuccessor)
+			if units, _ := obs.Units.Get(); want.Successor.Name != "" && want.Successor.Any != (len(units) == len(stays)) {
+				t.Errorf("with %v to stay any will do: %t", units, want.Successor.Any)
 			}
 			if waits := test.want != ""; want.Soon() != waits || want.Patient != waits {
 				t.Errorf("it waits for the end of it: %t; with patience: %t", want.Soon(), want.Patient)

@@ -25,13 +25,7 @@ type Desired struct {
 	Reinitialize bool
 	// Synchronous is how commits are confirmed; unknown is no wish.
 	Synchronous Known[Synchronous]
-	// Successor is the member that is to be the primary in the place of the one that
-	// is, if it has a name.
-	Successor Member
-	// AnySuccessor lets another replica that has every commit take over as well. That is
-	// quicker: when one is named the others stand back for two seconds before they follow
-	// it, and commits wait for them.
-	AnySuccessor bool
+	Successor   Successor
 	// REST is the password that Patroni wants for what changes something.
 	REST Redacted
 	// Database
@@ -81,6 +75,16 @@ type Desired struct {
 
 // Problem adds a problem.
 func (d *Desired) Problem(p Problem) { d.Problems = append(d.Problems, p) }
+
+// Successor is the member that is to be the primary in the place of the one that
+// is, if it has a name.
+type Successor struct {
+	Member
+	// Any lets another replica that has every commit take over as well. That is
+	// quicker: when one is named the others stand back for two seconds before they follow
+	// it, and commits wait for them.
+	Any bool
+}
 
 // Patroni is what patroni.yml is made of.
 type Patroni struct {

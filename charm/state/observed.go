@@ -271,23 +271,21 @@ func (m Member) CatchingUp() bool {
 func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
 
 // Successor returns the replica that is to take over, of those that may: one that
-// has every confirmed commit, the one with the lowest lag. Patroni hands over to no
-// other where commits are confirmed by replicas; for some seconds after a failover
-// it may not yet know of any.
-func (c Cluster) Successor(may func(Member) bool) (Member, bool) {
-	var best Member
+// has every confirmed commit, the one with the lowest lag, and whether any will do.
+// Patroni hands over to no other where commits are confirmed by replicas; for some
+// seconds after a failover it may not yet know of any.
+func (c Cluster) Successor(may func(Member) bool) (Successor, bool) {
+	best := Successor{Any: len(c.Members) > 2}
 	for _, m := range c.Members {
-		if m.Role != "leader" && m.Well() && (m.Synchronous() || !c.Synchronous()) &&
-			may(m) && (best.Name == "" || m.lag() < best.lag()) {
-			best = m
+		if m.Role == "leader" {
+			continue
+		}
+		best.Any = best.Any && may(m)
+		if m.Well() && (m.Synchronous() || !c.Synchronous()) && may(m) && (best.Name == "" || m.lag() < best.lag()) {
+			best.Member = m
 		}
 	}
 	return best, best.Name != ""
-}
-
-// Others tells whether all members but one are as wished.
-func (c Cluster) Others(name string, are func(Member) bool) bool {
-	return !slices.ContainsFunc(c.Members, func(m Member) bool { return m.Name != name && !are(m) })
 }
 
 // Complete tells whether every replica that streams takes part in confirming commits,

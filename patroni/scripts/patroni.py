@@ -10,8 +10,11 @@ to the other is lost (https://github.com/patroni/patroni/issues/3718). A Patroni
 without such fields is not changed. The argument is Patroni's configuration.
 """
 
+import ctypes
 import sys
 import threading
+
+PR_SET_NAME = 15  # prctl(2)
 
 
 class OfTheThread:
@@ -33,6 +36,7 @@ class OfTheThread:
 
 
 def main():
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"patroni")  # the process is known by that
     sys.path.pop(0)  # where this file is, beside the data
     from patroni.__main__ import main as patroni
     from patroni.dcs.kubernetes import Kubernetes

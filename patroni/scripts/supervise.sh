@@ -13,7 +13,7 @@ trap 'kill -HUP "$patroni" 2>/dev/null' HUP
 data=/var/lib/postgresql/data
 flock --nonblock "$data" rm -rf "$data/pgdata.clone" &
 while [ -z "$stopping" ]; do
-  "$data/patroni.py" "$1" &
+  python3 "$data/patroni.py" "$1" & # a volume may forbid to execute files
   patroni=$!
   while kill -0 "$patroni" 2>/dev/null; do # a signal ends the wait before Patroni ends
     wait "$patroni"

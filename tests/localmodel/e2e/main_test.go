@@ -106,7 +106,7 @@ func newWorld(t *testing.T, adjust func(*localmodel.Options)) *world {
 	return w
 }
 
-// end closes the model; after a failure the log and the data stay for a look.
+// end closes the model; after a failure the logs stay for a look.
 func (w *world) end() {
 	if w.t.Failed() && !testing.Verbose() {
 		lines, _ := w.Logs(0)
@@ -136,7 +136,7 @@ func (w *world) exhibit(to string) {
 	pods := filepath.Join(node.Dir, "m", "pods")
 	logs, err := filepath.Glob(filepath.Join(pods, "*", "*", "log"))
 	if err == nil {
-		err = os.MkdirAll(to, 0o755)
+		err = errors.Join(os.RemoveAll(to), os.MkdirAll(to, 0o755))
 	}
 	for _, path := range logs {
 		if err == nil {

@@ -134,11 +134,10 @@ while True:
         pass
     time.sleep(0.02)
 `)
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	w.must(pod.Pod.Start(pod.Container("postgresql"), cmd))
-	return func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
+	go func() { _ = cmd.Wait() }() // or its container could not end
+	return func() { _ = cmd.Process.Kill() }
 }
 
 // TestCutOff cuts the primary off: another takes over, and the old one follows
