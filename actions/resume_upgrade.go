@@ -7,7 +7,8 @@ import (
 )
 
 // resumeUpgrade lets the next unit be refreshed: the one after the first, at which
-// pre-upgrade-check has a refresh wait, or whichever waits for one that is ill, or for clients to be told.
+// pre-upgrade-check has a refresh wait, or whichever waits for one that is ill, or for
+// clients to be told.
 var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observed) (Task, error) {
 	if err := mayUpgrade(obs); err != nil {
 		return nil, err

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Starts Patroni, with a mend: what it knows of the lock belongs to each thread.
 
 Patroni's loop looks at the lock, finds that it has run out, asks the other members

@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -122,7 +124,8 @@ func (w *world) end() {
 		w.t.Error(err)
 	}
 	if w.t.Failed() {
-		w.exhibit(filepath.Join(failed, strings.ReplaceAll(w.t.Name(), "/", "-")))
+		to := filepath.Join(failed, strings.ReplaceAll(w.t.Name(), "/", "-"))
+		w.t.Logf("the logs are in %s (%v)", to, w.exhibit(to))
 	}
 	if err := os.RemoveAll(filepath.Join(node.Dir, "m")); err != nil {
 		w.t.Error(err)
@@ -130,32 +133,36 @@ func (w *world) end() {
 }
 
 // exhibit keeps what tells why a test failed: the model's log, and what the
-// containers printed, Patroni and PostgreSQL among them.
-func (w *world) exhibit(to string) {
-	w.t.Helper()
-	pods := filepath.Join(node.Dir, "m", "pods")
-	logs, err := filepath.Glob(filepath.Join(pods, "*", "*", "log"))
-	if err == nil {
-		err = errors.Join(os.RemoveAll(to), os.MkdirAll(to, 0o755))
-	}
-	for _, path := range logs {
-		if err == nil {
-			container, _ := filepath.Rel(pods, filepath.Dir(path))
-			var printed []byte
-			if printed, err = os.ReadFile(path); err == nil {
-				err = os.WriteFile(filepath.Join(to, strings.ReplaceAll(container, "/", "-")+".log"), printed, 0o644)
-			}
-		}
+// containers printed, Patroni and PostgreSQL among them. Pods that were replaced have
+// taken theirs with them.
+func (w *world) exhibit(to string) error {
+	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(to, 0o755)); err != nil {
+		return err
 	}
 	var model strings.Builder
 	lines, _ := w.Logs(0)
 	for _, line := range lines {
 		fmt.Fprintln(&model, line)
 	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(to, "model.log"), []byte(model.String()), 0o644)
+	if err := os.WriteFile(filepath.Join(to, "model.log"), []byte(model.String()), 0o644); err != nil {
+		return err
 	}
-	w.t.Logf("the logs are in %s (%v)", to, err)
+	pods := os.DirFS(filepath.Join(node.Dir, "m", "pods"))
+	logs, err := fs.Glob(pods, "*/*/log")
+	if err != nil {
+		return err
+	}
+	for _, log := range logs {
+		printed, err := fs.ReadFile(pods, log)
+		if err != nil {
+			return err
+		}
+		name := strings.ReplaceAll(path.Dir(log), "/", "-") + ".log"
+		if err := os.WriteFile(filepath.Join(to, name), printed, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) must(err error) {
