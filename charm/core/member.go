@@ -266,10 +266,11 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 				Period: second, Timeout: second, Threshold: 3, HTTP: member("/health"),
 			},
 			// Only wakes the charm: Juju runs it when a check fails or recovers,
-			// and this one does as soon as the member's role changes.
+			// and this one does as soon as the member's role changes. Clients of a
+			// primary that is gone wait for it; a question costs Patroni some milliseconds.
 			"primary": {
 				Override: "replace", Startup: "enabled",
-				Period: second, Timeout: second, Threshold: 1, HTTP: member("/primary"),
+				Period: 500 * millisecond, Timeout: 500 * millisecond, Threshold: 1, HTTP: member("/primary"),
 			},
 			// Keeps a frozen Patroni from freezing the cluster.
 			"frozen": {
