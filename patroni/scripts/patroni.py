@@ -1,7 +1,7 @@
-"""Starts Patroni, with two mends. The argument is Patroni's configuration. A Patroni
+"""Starts Patroni, with three mends. The argument is Patroni's configuration. A Patroni
 that has not what is mended here runs unchanged.
 
-What it knows of the cluster belongs to each thread: Patroni's loop looks at the lock,
+What it knows of the cluster belongs to each thread. Patroni's loop looks at the lock,
 finds that it has run out, asks the other members whether it may lead, and takes the
 lock if that is still of the version it looked at. It keeps the version in a field
 which every request that reads the cluster writes, too (GET /cluster). One that comes
@@ -10,8 +10,13 @@ takes that away, and what was written to the other is lost
 (https://github.com/patroni/patroni/issues/3718). The right to begin a new cluster is
 taken by the same means.
 
-What it sleeps for ends the sleep: in a switchover Patroni sleeps a second or two for
-something that mostly happens within tenths of one, and clients wait as long.
+It sleeps as long as there is something to wait for. In a switchover Patroni sleeps a
+second or two for what mostly happens within tenths of one, and clients wait as long.
+The old primary, though, comes back a while after another has been promoted: clients
+that were not told yet still find it at its address, and a replica would tell them that
+it takes no writes.
+
+It looks at the lock when that runs out, and not in its next loop.
 """
 
 import ctypes
@@ -21,6 +26,7 @@ import time
 
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
+PROMOTION = 5  # seconds that may take, before the old primary follows all the same
 
 # Of patroni.dcs.kubernetes.Kubernetes.
 OF_THE_THREAD = (
@@ -47,27 +53,56 @@ class OfTheThread:
             self.own.value = value
 
 
-def is_led(variables):
-    """Tells whether another member has the lock, as Patroni's watch of it says."""
-    dcs = variables["self"].dcs
-    lock = dcs._kinds.get(dcs.leader_path)
-    return (lock.metadata.annotations or {}).get(dcs._LEADER, dcs._name) not in ("", dcs._name)
+def leader(ha):
+    """Returns the name of the other member that has the lock, as Patroni's watch of it
+    says; or None."""
+    lock = ha.dcs._kinds.get(ha.dcs.leader_path)
+    name = (lock.metadata.annotations or {}).get(ha.dcs._LEADER)
+    return name if name != ha.dcs._name else None
 
 
-def is_copied(variables):
-    """Tells whether those who may lead have all that the server wrote until its end."""
-    return variables["self"].is_failover_possible(cluster_lsn=variables["checkpoint_location"])
+def is_promoted(ha):
+    member = ha.cluster.get_member(leader(ha), False)
+    return member is not None and ha.fetch_node_status(member).in_recovery is False
+
+
+def wait(seconds, happened):
+    """Waits until it has happened, at most so long; tells whether it has."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(POLL)
+    return False
+
+
+def for_the_lock(ha, seconds, variables):
+    """Who is not named in a switchover waits until another has the lock."""
+    wait(seconds, lambda: leader(ha))
+
+
+def for_the_others(ha, seconds, variables):
+    """The old primary waits, before it gives the lock back, until those who may lead
+    have all that it wrote."""
+    wait(seconds, lambda: ha.is_failover_possible(cluster_lsn=variables["checkpoint_location"]))
+
+
+def for_the_clients(ha, seconds, variables):
+    """The old primary waits, before it follows, until clients know the new one."""
+    if wait(seconds, lambda: leader(ha)):
+        wait(PROMOTION, lambda: is_promoted(ha))
+        time.sleep(seconds)
 
 
 class Time:
     """The time module of patroni.ha."""
 
-    # The functions of patroni.ha that sleep, and what for.
-    events = {
-        "demote": is_led,  # the old primary, before it follows another
-        "process_unhealthy_cluster": is_led,  # who is not named in a switchover
-        "on_shutdown": is_copied,  # the old primary, before it gives the lock back
-        "_on_shutdown": is_copied,  # the same when Patroni itself ends
+    # What its functions sleep for.
+    waits = {
+        "process_unhealthy_cluster": for_the_lock,
+        "on_shutdown": for_the_others,
+        "_on_shutdown": for_the_others,  # the same when Patroni itself ends
+        "demote": for_the_clients,
     }
 
     def __getattr__(self, name):
@@ -76,15 +111,24 @@ class Time:
     def sleep(self, seconds):
         end = time.monotonic() + seconds
         caller = sys._getframe(1)
-        happened = self.events.get(caller.f_code.co_name)
         try:
-            while happened and time.monotonic() < end:
-                if happened(caller.f_locals):
-                    return
-                time.sleep(POLL)
+            return self.waits[caller.f_code.co_name](caller.f_locals["self"], seconds, caller.f_locals)
         except Exception:
-            pass  # another Patroni: it sleeps as it always did
+            pass  # it is none of them, or of another Patroni
         time.sleep(max(0, end - time.monotonic()))
+
+
+def watch(kubernetes, version, timeout, patronis):
+    """Instead of Kubernetes.watch, which is patronis: waits for a change of the lock,
+    and not beyond its end."""
+    try:
+        left = kubernetes._leader_observed_time + kubernetes.ttl - time.time()
+    except Exception:
+        left = 0  # it has seen no lock yet, or is another Patroni
+    if not 0 < left < timeout:
+        return patronis(kubernetes, version, timeout)
+    patronis(kubernetes, None, left + POLL / 2)
+    return True
 
 
 def main():
@@ -99,6 +143,8 @@ def main():
         setattr(Kubernetes, field, OfTheThread())
     patroni.ha.time = Time()
     patroni.postgresql.STOP_POLLING_INTERVAL = POLL  # how often it looks whether the server has ended
+    patronis = Kubernetes.watch
+    Kubernetes.watch = lambda self, version, timeout: watch(self, version, timeout, patronis)
     return run()
 
 
