@@ -90,7 +90,7 @@ func bounded(task Task) Task {
 		progress := task(view, want)
 		if !progress.Done && progress.Failure == nil && view.Took > limit {
 			*want = before
-			progress.Failure = refusal(fmt.Sprintf("it was not done within %s; look at the unit's log, and try again", limit))
+			progress.Failure = refusal(fmt.Sprintf("it was not done within %d seconds; look at juju debug-log, and try again", int(limit.Seconds())))
 		}
 		return progress
 	}

@@ -62,6 +62,7 @@ func TestActionsThatCannotRunSayWhy(t *testing.T) {
 		{"a promotion by force", promote, params(three(1), "scope", "unit", "force", "true"), "Superfluous force flag with unit scope"},
 		{"a promotion of who may lack commits", promote, params(three(2), unitScope...), "Unit is not sync standby"},
 		{"a promotion of who does not follow", promote, params(with(three(1), func(c *state.Cluster) { c.Members[1].State = "stopped" }), unitScope...), "it is stopped"},
+		{"a promotion of who is far behind", promote, params(with(three(1), func(c *state.Cluster) { c.Members[1].Lag = state.Value(int64(1 << 30)) }), unitScope...), "far behind"},
 		{"a promotion without a primary", promote, params(with(three(1), func(c *state.Cluster) { c.Members[0].State = "stopped" }), unitScope...), "there is no primary now"},
 		{"a promotion without the API", promote, params(with(three(1), func(c *state.Cluster) { c.Away = "status 503" }), unitScope...), "cannot reach the Kubernetes API"},
 		{"a promotion without a member", promote, params(state.Observed{Unit: unit, Cluster: away}, unitScope...), "connection refused"},
@@ -69,7 +70,7 @@ func TestActionsThatCannotRunSayWhy(t *testing.T) {
 		{"a restart elsewhere than on the leader", restart, state.Observed{Unit: unit, Event: state.Event{Action: "restart"}}, "only on leader unit: juju run db/leader restart"},
 		{"a restart on a unit that leaves", restart, state.Observed{Unit: unit, Leader: true, Leaving: true}, "on its way out"},
 		{"a restart without a member", restart, state.Observed{Unit: unit, Leader: true, Cluster: away}, "connection refused"},
-		{"a restart while a member is ill", restart, with(three(0), func(c *state.Cluster) { c.Members[2].State = "start failed" }), "db-2 is start failed: nothing was restarted"},
+		{"a restart while a member is ill", restart, with(three(0), func(c *state.Cluster) { c.Members[2].State = "start failed" }), "db/2 is start failed: nothing was restarted"},
 		{"a copy that nobody confirmed", reinitialize, three(1), "juju run db/1 reinitialize confirm=db/1"},
 		{"a copy of another unit", reinitialize, params(three(1), "confirm", "db/2"), "throws the data of db/1 away"},
 		{"a copy of the primary onto itself", reinitialize, params(three(0), "confirm", "db/0"), "this unit is the primary"},
@@ -107,14 +108,14 @@ func TestPromote(t *testing.T) {
 	obs := params(three(1), "scope", "unit")
 	task := begin(t, promote, obs)
 	progress, want := pass(task, obs, 0, nil)
-	if want.Successor.Name != "db-1" || progress.Done || progress.Log != "asking db-0 to hand over to db-1" {
+	if want.Successor.Name != "db-1" || progress.Done || progress.Log != "asking db/0 to hand over to db/1" {
 		t.Errorf("first it says %+v and wishes %s", progress, want.Successor.Name)
 	}
-	if progress, want := pass(task, obs, time.Second, nil); want.Successor.Name != "" || progress.Done || progress.Log != "db-0 stops" {
+	if progress, want := pass(task, obs, time.Second, nil); want.Successor.Name != "" || progress.Done || progress.Log != "db/0 stops" {
 		t.Errorf("then it says %+v and wishes %s", progress, want.Successor.Name)
 	}
 	promoted := with(obs, func(c *state.Cluster) { lead("db-1")(c); c.Local.Role = "replica" })
-	if progress, _ := pass(task, promoted, 2*time.Second, nil); progress.Done || progress.Log != "db-1 is being promoted" {
+	if progress, _ := pass(task, promoted, 2*time.Second, nil); progress.Done || progress.Log != "db/1 is being promoted" {
 		t.Errorf("while it is promoted it says %+v", progress)
 	}
 	progress, _ = pass(task, with(obs, lead("db-1")), 2345*time.Millisecond, nil)
@@ -145,7 +146,7 @@ func TestRestartTakesThePrimaryLast(t *testing.T) {
 		t.Errorf("first it restarts %q, and %q for settings", pending.RestartNow.Name, pending.Restart.Name)
 	}
 	starting := with(obs, func(c *state.Cluster) { c.Members[1].State = "starting" })
-	if progress, want := pass(task, starting, time.Second, nil); want.RestartNow.Name != "" || progress.Log != "waiting: db-1 is starting" {
+	if progress, want := pass(task, starting, time.Second, nil); want.RestartNow.Name != "" || progress.Log != "waiting: db/1 is starting" {
 		t.Errorf("while that starts it says %q, and restarts %q", progress.Log, want.RestartNow.Name)
 	}
 	if _, want := pass(task, obs, 2*time.Second, nil); want.RestartNow.Name != "db-2" {
@@ -154,7 +155,7 @@ func TestRestartTakesThePrimaryLast(t *testing.T) {
 	if _, want := pass(task, obs, 3*time.Second, nil); want.RestartNow.Name != "" || want.Successor.Name != "db-1" {
 		t.Errorf("then it restarts %q, and %q takes over", want.RestartNow.Name, want.Successor.Name)
 	}
-	if progress, want := pass(task, obs, 4*time.Second, nil); progress.Log != "waiting: db-0 stops" || want.Successor.Name != "" {
+	if progress, want := pass(task, obs, 4*time.Second, nil); progress.Log != "waiting: db/0 stops" || want.Successor.Name != "" {
 		t.Errorf("then it says %q, and %q takes over", progress.Log, want.Successor.Name)
 	}
 	over := with(obs, lead("db-1"))
@@ -193,10 +194,10 @@ func TestARestartThatFailsStops(t *testing.T) {
 	down := with(obs, func(c *state.Cluster) { c.Members[1].State = "stopped" })
 	pass(task, down, time.Second, nil)
 	progress, _ = pass(task, down, 2*time.Minute, nil)
-	failsWith(t, progress.Failure, "after 1m0s: db-1 is stopped; restarted before: db/1")
+	failsWith(t, progress.Failure, "after 60 seconds: db/1 is stopped; restarted before: db/1")
 	gone := with(obs, func(c *state.Cluster) { c.Members = c.Members[:1] })
 	progress, _ = pass(task, gone, 3*time.Minute, nil)
-	failsWith(t, progress.Failure, "db-1 is not there")
+	failsWith(t, progress.Failure, "db/1 is not there")
 }
 
 func TestReinitialize(t *testing.T) {
@@ -240,7 +241,7 @@ func TestStatus(t *testing.T) {
 		"members.db-2.lag": "10", "members.db-2.state": "streaming", "members.db-2.unit": "db/2",
 		"endpoints.primary": "10.1.0.1:5432", "relations.7.application": "shop", "relations.7.state": "served",
 		"relations.8.state": "refused", "relations.9.state": "asked for nothing yet", "problems-count": "1",
-		"problems.1.cause": "relation 8 with plain is refused: invalid database name", "problems.1.cure": "change the request, or remove the relation",
+		"problems.1.cause": "relation 8 with plain is refused: invalid database name", "problems.1.cure": "have plain ask for something else, or juju remove-relation db:database plain",
 	} {
 		if results[key] != want {
 			t.Errorf("%s is %q, want %q", key, results[key], want)
@@ -276,13 +277,14 @@ func TestProblemsHaveACauseAndACure(t *testing.T) {
 		{"one that waits for a restart", change(func(m *state.Member) { m.PendingRestart = true }), state.Desired{}, "wait for a restart", "juju run db/leader restart"},
 		{"no primary", with(three(0), func(c *state.Cluster) { c.Members[0].Role = "replica"; c.Members[0].State = "streaming" }), state.Desired{}, "there is no primary", "election"},
 		{"no member", state.Observed{Unit: unit, Cluster: state.Unknown[state.Cluster]("refused")}, state.Desired{}, "does not answer: refused", "ask another unit"},
-		{"no API", with(three(0), func(c *state.Cluster) { c.Away = "503" }), state.Desired{}, "cannot reach the Kubernetes API", "network"},
+		{"no API", with(three(0), func(c *state.Cluster) { c.Away = "503" }), state.Desired{}, "cannot reach the Kubernetes API", "this primary serves on"},
+		{"no API on a replica", with(three(1), func(c *state.Cluster) { c.Away = "503" }), state.Desired{}, "cannot reach the Kubernetes API", "network"},
 		{"what the charm waits for", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Waiting, Message: "awaiting: this"}}}, "awaiting: this", "if it does not end"},
 		{"what waits for a person", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Maintenance, Message: state.MessageRefreshPaused}}},
 			"upgrade completed", "run db/leader resume-upgrade"},
-		{"what people must do", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Blocked, Message: state.MessageImage}}}, "no PostgreSQL 14 or later in the image", "refresh with another postgresql-image"},
+		{"what people must do", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Blocked, Message: state.MessageImage}}}, "no PostgreSQL 14 or later in the image", "attach another postgresql-image"},
 		{"rights that lack", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Blocked, Message: state.MessageTrust("db")}}}, "Insufficient permissions", "juju trust db"},
-		{"a refused request", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Blocked, Message: state.MessageInvalidDatabase}}}, "invalid database name", "change what is refused"},
+		{"a refused request", three(0), state.Desired{Problems: []state.Problem{{Severity: state.Blocked, Message: state.MessageInvalidDatabase}}}, "invalid database name", "juju remove-relation"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,7 +14,12 @@ var getPrimary = Action{Name: "get-primary", Begin: question(func(obs state.Obse
 		return nil, fmt.Errorf("this unit's member does not run (%s): ask another unit, or wait for this one", obs.Cluster.Why())
 	}
 	primary, ok := cluster.Primary()
-	if !ok {
+	switch {
+	case !ok && cluster.Local.Primary():
+		return map[string]string{"primary": obs.Unit.Name}, nil // it serves on without the Kubernetes API
+	case !ok && cluster.Away != "":
+		return nil, fmt.Errorf("this unit's member cannot reach the Kubernetes API (%s): ask another unit", cluster.Away)
+	case !ok:
 		return nil, errors.New("there is no primary now: wait for the cluster to elect one, and try again")
 	}
 	return map[string]string{"primary": state.UnitName(primary.Name)}, nil

@@ -25,12 +25,20 @@ func TestGetPrimary(t *testing.T) {
 			cluster: state.Value(state.Cluster{Members: []state.Member{member("my-db-0", "replica")}}),
 			failure: "there is no primary now",
 		},
+		"it serves on without the API": {
+			cluster: state.Value(state.Cluster{Away: "503", Local: state.Local{Role: "primary", State: "running"}}),
+			primary: "my-db/0",
+		},
+		"the API is away": {
+			cluster: state.Value(state.Cluster{Away: "503", Local: state.Local{Role: "replica", State: "running"}}),
+			failure: "ask another unit",
+		},
 		"the member does not run": {
 			cluster: state.Unknown[state.Cluster]("connection refused"),
 			failure: "connection refused",
 		},
 	} {
-		obs := state.Observed{Unit: state.Unit{App: "my-db", Number: 0}, Cluster: test.cluster}
+		obs := state.Observed{Unit: state.Unit{Name: "my-db/0", App: "my-db", Number: 0}, Cluster: test.cluster}
 		results, err := run(t, getPrimary, obs)
 		if results["primary"] != test.primary {
 			t.Errorf("%s: the primary is %q, want %q", what, results["primary"], test.primary)

@@ -34,12 +34,15 @@ var preUpgradeCheck = Action{Name: "pre-upgrade-check", Begin: func(obs state.Ob
 		return prepared("ready for juju refresh"), nil
 	}
 	if cluster.Synchronous() && !slices.ContainsFunc(cluster.Members, state.Member.Synchronous) {
-		return nil, refusal("invalid number of sync nodes")
+		return nil, refusal("invalid number of sync nodes: no replica is known to have every commit yet; wait some seconds and run this action again")
 	}
 	unit := state.UnitName(first.Name)
 	if cluster.Synchronous() && !first.Synchronous() {
 		return nil, refusal(unit + " needs to be a synchronous standby in order to become the primary before the upgrade process can start - wait 30 seconds for " +
 			unit + " to become a synchronous standby and run this action again")
+	}
+	if !first.Near() {
+		return nil, refusal(checkFailed + unit + " is to be the primary, and is far behind: wait until it has caught up")
 	}
 	return bounded(handOverTo(first, primary.Name)), nil
 }}
@@ -50,7 +53,7 @@ func mayUpgrade(obs state.Observed) error {
 		return refusal("Could not find upgrade relation.")
 	}
 	if !obs.Leader {
-		return refusal("Action must be ran on the Juju leader.")
+		return refusal("Action must be ran on the Juju leader. juju run " + obs.Unit.App + "/leader " + obs.Event.Action)
 	}
 	if obs.Leaving {
 		return refusal("this unit is on its way out: run the action on the next leader")
@@ -81,7 +84,7 @@ func handOverTo(to state.Member, from string) Task {
 		switch {
 		case !asked:
 			asked, want.Successor = true, state.Successor{Member: to}
-			return Progress{Log: "asking " + from + " to hand over to " + to.Name}
+			return Progress{Log: asking(from, to.Name)}
 		case primary.Name == to.Name:
 			return finish(view, want)
 		case view.Failed != nil:

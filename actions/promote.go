@@ -15,7 +15,7 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 		case scope == "cluster":
 			return nil, refusal("scope=cluster is for replication between clusters, which this revision of the charm does not have")
 		case scope != "unit":
-			return nil, refusal("Scope should be either cluster or unit")
+			return nil, refusal("Scope should be either cluster or unit: scope=unit makes this unit the primary")
 		case obs.Params["force"] == "true":
 			return nil, refusal("Superfluous force flag with unit scope")
 		case obs.Leaving:
@@ -31,11 +31,17 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 		}
 		// Without synchronous replication no replica is known to have every commit; then
 		// Patroni lets one take over that has them all once the primary has stopped.
+		if me.Name == "" {
+			return nil, refusal("this unit has no member of the cluster yet: wait until it follows the primary, and try again")
+		}
 		if cluster.Synchronous() && !me.Synchronous() {
-			return nil, refusal(fmt.Sprintf("Unit is not sync standby: it may lack commits; it is a %s, %s; try again when status shows it synchronous", me.Role, me.State))
+			return nil, refusal(fmt.Sprintf("Unit is not sync standby: it may lack commits, it is %s; wait until the action status shows it with SYNC quorum or sync", me.State))
 		}
 		if !me.Well() {
 			return nil, refusal(fmt.Sprintf("this unit's member does not follow the primary: it is %s", me.State))
+		}
+		if !me.Near() {
+			return nil, refusal("this unit's member is far behind the primary, and clients would wait for what it lacks: the action status tells how far; try again when it has caught up")
 		}
 		asked := false
 		return func(view View, want *state.Desired) Progress {
@@ -49,11 +55,11 @@ var promote = Action{Name: "promote-to-primary", Params: []string{"scope", "forc
 				}
 			}
 			if view.Took > limit {
-				return Progress{Failure: refusal(fmt.Sprintf("Switchover failed or timed out, check the logs for details: after %s the primary is not this unit", limit))}
+				return Progress{Failure: refusal(fmt.Sprintf("Switchover failed or timed out, check the logs for details: after %d seconds the primary is not this unit", int(limit.Seconds())))}
 			}
 			if !asked {
 				asked, want.Successor = true, state.Successor{Member: me}
-				return Progress{Log: "asking " + primary.Name + " to hand over to " + me.Name}
+				return Progress{Log: asking(primary.Name, me.Name)}
 			}
 			return Progress{Log: handingOver(now, primary.Name, me.Name)}
 		}, nil
@@ -63,7 +69,11 @@ func promoted(unit state.Unit, took time.Duration) map[string]string {
 	return map[string]string{"primary": unit.Name, "seconds": seconds(took)}
 }
 
-// handingOver says how far a switchover is.
+// asking and handingOver say how far a switchover between two members is.
+func asking(from, to string) string {
+	return "asking " + state.UnitName(from) + " to hand over to " + state.UnitName(to)
+}
+
 func handingOver(cluster state.Cluster, from, to string) string {
 	holder := ""
 	for _, m := range cluster.Members {
@@ -73,11 +83,11 @@ func handingOver(cluster state.Cluster, from, to string) string {
 	}
 	switch holder {
 	case from:
-		return from + " stops"
+		return state.UnitName(from) + " stops"
 	case to:
-		return to + " is being promoted"
+		return state.UnitName(to) + " is being promoted"
 	case "":
-		return from + " has stopped; nobody has the lock yet"
+		return state.UnitName(from) + " has stopped; nobody has the lock yet"
 	}
-	return holder + " has the lock"
+	return state.UnitName(holder) + " has the lock"
 }

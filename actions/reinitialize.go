@@ -35,7 +35,7 @@ var reinitialize = Action{Name: "reinitialize", Params: []string{"confirm"},
 			}
 			if !asked {
 				asked, want.Reinitialize = true, true
-				return Progress{Log: "copying " + primary.Name}
+				return Progress{Log: "copying " + state.UnitName(primary.Name)}
 			}
 			now, _ := view.Cluster.Get()
 			me, _ := now.Member(name)

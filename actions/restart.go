@@ -46,12 +46,12 @@ type rolling struct {
 func unwell(cluster state.Cluster, names map[string]bool) string {
 	for _, m := range cluster.Members {
 		if (names == nil || names[m.Name]) && !m.Well() {
-			return m.Name + " is " + m.State
+			return state.UnitName(m.Name) + " is " + m.State
 		}
 	}
 	for name := range names {
 		if _, there := cluster.Member(name); !there {
-			return name + " is not there"
+			return state.UnitName(name) + " is not there"
 		}
 	}
 	return ""
@@ -93,15 +93,15 @@ func (r *rolling) ask(view View, want *state.Desired) Progress {
 			return r.wait("no replica has every commit yet", view.Took)
 		}
 		r.successor, r.since, want.Successor = successor.Name, view.Took, state.Successor{Member: successor.Member}
-		return Progress{Log: primary.Name + " hands over to " + successor.Name + ", and restarts"}
+		return Progress{Log: state.UnitName(primary.Name) + " hands over to " + state.UnitName(successor.Name) + ", and restarts"}
 	}
 	r.current, want.RestartNow = next.Name, next
-	return Progress{Log: "restarting " + next.Name}
+	return Progress{Log: "restarting " + state.UnitName(next.Name)}
 }
 
 func (r *rolling) wait(why string, took time.Duration) Progress {
 	if took-r.since > limit {
-		return r.failed(fmt.Sprintf("after %s: %s", limit, why))
+		return r.failed(fmt.Sprintf("after %d seconds: %s", int(limit.Seconds()), why))
 	}
 	return Progress{Log: "waiting: " + why}
 }

@@ -24,7 +24,7 @@ var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observe
 	case len(obs.Stack()) == 0:
 		return nil, refusal("Nothing to resume, upgrade stack unset.")
 	case !is || !refresh.Paused(obs):
-		return nil, refusal("Upgrade can be resumed only once after juju refresh is called.")
+		return nil, refusal("Upgrade can be resumed only once after juju refresh is called. If it was, wait until the first unit shows that it is refreshed")
 	}
 	asked := false
 	return func(view View, want *state.Desired) Progress {

@@ -140,6 +140,8 @@ func relationState(client state.Client) string {
 		return "asked for nothing yet"
 	case client.Digest == state.PendingDigest:
 		return "being served"
+	case client.Digest == state.HeldDigest:
+		return "waits: it has another relation, and is to have one"
 	}
 	return "served"
 }
@@ -147,25 +149,32 @@ func relationState(client state.Client) string {
 // A finding is something that is wrong, why, and what to do about it.
 type finding struct{ severity, cause, cure string }
 
-const wait = "wait; if it does not end, docs/reference/statuses.md has the cure"
-
 // findings are what the charm itself finds wrong with this unit, and what the
 // members' states tell beyond that.
 func findings(obs state.Observed, want state.Desired) []finding {
 	var list []finding
 	add := func(severity, cause, cure string) { list = append(list, finding{severity, cause, cure}) }
+	refused := func(message string) bool { // a client's, which is named below
+		return slices.ContainsFunc(slices.Collect(maps.Values(obs.Clients)), func(c state.Client) bool { return c.Problem == message })
+	}
 	for _, p := range want.Problems {
+		if refused(p.Message) {
+			continue
+		}
 		cause, cure, found := strings.Cut(p.Message, ", try: ")
 		if !found {
 			cause, cure, found = strings.Cut(p.Message, ": ")
 		}
 		switch {
 		case p.Message == state.MessageRefreshPaused:
-			cause, cure = p.Message, fmt.Sprintf("look at the unit, then juju run %s/leader resume-upgrade; or juju refresh back", obs.Unit.App)
+			cause, cure = p.Message, fmt.Sprintf("look at the unit, then juju run %s/leader resume-upgrade; or go back: juju refresh to what was before", obs.Unit.App)
 		case p.Severity != state.Blocked:
-			cause, cure = p.Message, wait
+			cause = p.Message
+			cure = "wait; if it does not end: juju debug-log --include unit-" + strings.ReplaceAll(obs.Unit.Name, "/", "-")
+		case !found && obs.Leader:
+			cure = "juju remove-relation the one that is not wanted: the table of relations has all"
 		case !found:
-			cure = "change what is refused; juju status --relations shows who asks for it"
+			cure = "juju run " + obs.Unit.App + "/leader status tells whose relation it is"
 		}
 		add(p.Severity.String(), cause, cure)
 	}
@@ -175,7 +184,11 @@ func findings(obs state.Observed, want state.Desired) []finding {
 		return list
 	}
 	if cluster.Away != "" {
-		add("waiting", "this unit's member cannot reach the Kubernetes API: "+cluster.Away, "check the network of its node; until then the others go on without it")
+		cure := "look after the network of its node and the Kubernetes API; it joins the others by itself"
+		if cluster.Local.Primary() {
+			cure = "look after the Kubernetes API; this primary serves on as long as all members agree to that"
+		}
+		add("waiting", "this unit's member cannot reach the Kubernetes API: "+cluster.Away, cure)
 		return list
 	}
 	primary, hasPrimary := cluster.Primary()
@@ -207,7 +220,9 @@ func findings(obs state.Observed, want state.Desired) []finding {
 	}
 	for _, id := range slices.Sorted(maps.Keys(obs.Clients)) {
 		if c := obs.Clients[id]; c.Problem != "" {
-			add("blocked", fmt.Sprintf("relation %d with %s is refused: %s", id, c.App, c.Problem), "change the request, or remove the relation")
+			r, _ := obs.Relations.ByID(id)
+			add("blocked", fmt.Sprintf("relation %d with %s is refused: %s", id, c.App, c.Problem),
+				fmt.Sprintf("have %s ask for something else, or juju remove-relation %s:%s %s", c.App, obs.Unit.App, r.Endpoint, c.App))
 		}
 	}
 	return list

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -111,7 +112,18 @@ func podFacts(p corev1.Pod) state.Pod {
 	return state.Pod{
 		Name: p.Name, IP: p.Status.PodIP, Ready: ready(p), Labels: p.Labels,
 		Revision: p.Labels[appsv1.ControllerRevisionHashLabelKey], Created: p.CreationTimestamp.Time, Terminating: p.DeletionTimestamp != nil,
+		Patroni: patroniVersion(p.Annotations["status"]),
 	}
+}
+
+// patroniVersion reads what a member says of itself in its pod's annotation
+// (https://patroni.readthedocs.io/en/latest/kubernetes.html).
+func patroniVersion(status string) string {
+	var said struct{ Version string }
+	if json.Unmarshal([]byte(status), &said) != nil {
+		return ""
+	}
+	return said.Version
 }
 
 // rollout returns which revision the pods are to have. A change that the controller

@@ -238,6 +238,18 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+func TestAMemberTellsItsPatroniInItsPod(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]string{`{"role":"replica","version":"3.3.1"}`: "3.3.1", `{"role":"replica"}`: "", "": "", "{": "", `{"version":4}`: ""} {
+		s := newServer()
+		s.objects[core+"pods/db-0"] = merged(s.objects[core+"pods/db-0"], object{"metadata": object{"annotations": object{"status": status}}})
+		facts, _ := observe(t, s.system(t)).Kube.Get()
+		if pod, _ := facts.Pod("db-0"); pod.Patroni != want {
+			t.Errorf("of %q the version is %q, want %q", status, pod.Patroni, want)
+		}
+	}
+}
+
 func TestAnObjectOfSeveralOwnersIsOursWhenWeAreOneOfThem(t *testing.T) {
 	t.Parallel()
 	s := newServer()

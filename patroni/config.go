@@ -203,6 +203,7 @@ var scripts = []struct{ path, text string }{
 	{state.FollowersScript, followersScript},
 	{state.PatroniScript, patroniScript},
 	{state.RewindScript, rewindScript},
+	{state.RoleScript, roleScript},
 	{state.SuperviseScript, superviseScript},
 	{state.WatchScript, watchScript},
 }
@@ -218,6 +219,9 @@ var patroniScript string
 
 //go:embed scripts/rewind.py
 var rewindScript string
+
+//go:embed scripts/role.sh
+var roleScript string
 
 //go:embed scripts/supervise.sh
 var superviseScript string

@@ -27,6 +27,10 @@ func Dynamic(shared map[string]any, synchronous state.Known[state.Synchronous]) 
 		// every other member.
 		"failsafe_mode":         true,
 		"max_timelines_history": 50,
+		// Bytes: no limit. Who may be promoted has every confirmed commit; one that lacks
+		// more than this of what nobody has confirmed, of a large load for instance, would
+		// never be.
+		"maximum_lag_on_failover": 1 << 50,
 		// Seconds. The slot of a member that is away keeps the write-ahead log for
 		// it; one that was removed must not fill the volume for long.
 		"member_slots_ttl": 600,

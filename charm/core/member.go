@@ -265,12 +265,11 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 				Override: "replace", Level: "ready", Startup: "enabled",
 				Period: second, Timeout: second, Threshold: 3, HTTP: member("/health"),
 			},
-			// Only wakes the charm: Juju runs it when a check fails or recovers,
-			// and this one does as soon as the member's role changes. Clients of a
-			// primary that is gone wait for it; a question costs Patroni some milliseconds.
-			"primary": {
+			// Only wakes the charm: Juju runs it when a check fails or recovers, and this
+			// one fails once when the member's role has changed.
+			"role": {
 				Override: "replace", Startup: "enabled",
-				Period: 500 * millisecond, Timeout: 500 * millisecond, Threshold: 1, HTTP: member("/primary"),
+				Period: second, Timeout: second, Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.RoleScript, User: state.SystemUser},
 			},
 			// Keeps a frozen Patroni from freezing the cluster.
 			"frozen": {

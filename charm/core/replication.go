@@ -29,20 +29,33 @@ func (Replication) Desire(obs state.Observed, want *state.Desired) {
 	}
 	replicas := len(units) - 1
 	count := confirmations(obs.Config.String("synchronous_node_count"), len(units))
-	major, _, _ := strings.Cut(cluster.Local.Version, ".")
-	version, _ := strconv.Atoi(major)
 	// Before a replica confirms commits, strictness would stop a cluster that has
 	// only begun to grow.
 	confirmed := slices.ContainsFunc(cluster.Members, state.Member.Synchronous)
 	strict := replicas > 0 && obs.Config.Bool("synchronous_mode_strict") &&
 		(cluster.Dynamic["synchronous_mode_strict"] == true || confirmed)
 	want.Synchronous = state.Value(state.Synchronous{
-		// Patroni 4 knows it. Where all replicas must confirm there is no choice to
-		// be made among them, and Patroni replaces one that fails sooner.
-		Quorum: version >= 4 && count < replicas,
+		// Where all replicas must confirm there is no choice to be made among them, and
+		// Patroni replaces one that fails sooner.
+		Quorum: knowQuorum(obs, cluster) && count < replicas,
 		Count:  count,
 		Strict: strict,
 	})
+}
+
+// knowQuorum tells whether all members know of a quorum, as Patroni does since 4. An
+// older one that is the primary, or becomes it in a refresh, would take that word for
+// no synchronous replication at all.
+func knowQuorum(obs state.Observed, cluster state.Cluster) bool {
+	kube, _ := obs.Kube.Get()
+	return !old(cluster.Local.Version) &&
+		!slices.ContainsFunc(kube.Pods, func(p state.Pod) bool { return p.Patroni != "" && old(p.Patroni) })
+}
+
+func old(patroni string) bool {
+	major, _, _ := strings.Cut(patroni, ".")
+	version, _ := strconv.Atoi(major)
+	return version < 4
 }
 
 // confirmations is how many replicas must have a commit: of all units but one, of

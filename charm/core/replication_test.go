@@ -43,6 +43,12 @@ func TestReplication(t *testing.T) {
 		{"Patroni 3 knows no quorum", five[:3], []func(*state.Observed){func(o *state.Observed) {
 			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Version = "3.3.1" })
 		}}, sync{Count: 1}},
+		{"nor does a cluster with one of them", five[:3], []func(*state.Observed){func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { k.Pods = []state.Pod{{Patroni: "4.0.7"}, {Patroni: "3.3.1"}} })
+		}}, sync{Count: 1}},
+		{"who has not started says nothing", five[:3], []func(*state.Observed){func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { k.Pods = []state.Pod{{Patroni: "4.0.7"}, {}} })
+		}}, sync{Quorum: true, Count: 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

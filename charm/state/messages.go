@@ -1,6 +1,9 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // The statuses that the unit can show. Nobody reads one back.
 //
@@ -69,12 +72,12 @@ const (
 	// Waiting: the leader has not made the passwords yet, or Juju has not committed
 	// them.
 	// Cure: wait. If it does not end, look at the status of the leader.
-	MessageLeader = "awaiting for the leader to create the passwords"
+	MessageLeader = "awaiting the leader, which makes the passwords"
 	// MessageStorage says that the volume is not there.
 	// Waiting: the volume is not mounted in the workload container.
 	// Cure: wait. If it does not end, `kubectl -n MODEL get pvc` tells why the volume is
 	// not bound.
-	MessageStorage = "awaiting for the storage to be mounted"
+	MessageStorage = "awaiting the storage to be mounted"
 	// MessageInvalidDatabase refuses a client's database name; upstream's words.
 	// Blocked: an application asks for a database whose name is too long, reserved, not
 	// printable, or taken by a database or role that no relation made. The others are
@@ -126,7 +129,7 @@ const (
 	// the primary gives it the new one.
 	// Cure: wait some seconds. If it does not end, look at the status of the primary's
 	// unit.
-	MessageRenewing = "awaiting for the primary to take the new passwords"
+	MessageRenewing = "awaiting the primary, which takes the new passwords"
 	// MessageUnconfirmed is for changes of the catalogue that wait for a replica.
 	// Waiting: a client's user or database is to be changed, and the replicas that must
 	// have each commit do not confirm it: they are away, or much too slow. A hook waits
@@ -165,7 +168,7 @@ const (
 	// Maintenance: this unit has the new revision and is well. The refresh waits for you,
 	// because it began with pre-upgrade-check.
 	// Cure: look at this unit, then `juju run postgresql-k8s/leader resume-upgrade`. Or go
-	// back: `juju refresh` to the revision of before.
+	// back: `juju refresh` to the charm and the image of before.
 	MessageRefreshPaused = "upgrade completed, run resume-upgrade to proceed"
 	// MessageNoRefreshed is for a primary that is next and has nobody to hand over to.
 	// Maintenance: the primary's pod is the next to be replaced, and no unit that was
@@ -202,11 +205,11 @@ func MessageRefreshWaits(unit, why string) string {
 // cures.
 // Blocked: a unit that was refreshed is not well a minute after its pod was made. No
 // other is touched, and the cluster goes on without it.
-// Cure: go back with `juju refresh` to the revision and the image of before, or mend
+// Cure: go back with `juju refresh` to the charm and the image of before, or mend
 // the unit: the refresh then goes on by itself. `juju run postgresql-k8s/leader
 // resume-upgrade` lets the next unit go although this one is ill.
 func MessageRefreshHalted(app, unit, why string) string {
-	return fmt.Sprintf("upgrade failed: %s is %s, try: `juju refresh %s --revision ...` back to the one before, or `juju run %s/leader resume-upgrade`",
+	return fmt.Sprintf("upgrade failed: %s is %s, try: `juju refresh %s` back to the charm and image of before, or `juju run %s/leader resume-upgrade`",
 		unit, why, app, app)
 }
 
@@ -221,16 +224,16 @@ func MessageTrust(app string) string {
 // MessageImage names the cure for an image without PostgreSQL.
 // Blocked: the image of the resource postgresql-image has no PostgreSQL that the
 // charm can run.
-// Cure: `juju refresh postgresql-k8s --resource postgresql-image=IMAGE`.
-const MessageImage = "no PostgreSQL 14 or later in the image: refresh with another postgresql-image resource"
+// Cure: `juju attach-resource postgresql-k8s postgresql-image=IMAGE`.
+const MessageImage = "no PostgreSQL 14 or later in the image: attach another postgresql-image resource"
 
 // MessageMajor names the cure for an image that does not fit the data.
 // Blocked: the image lacks the major version of PostgreSQL that the data have. They
 // are untouched.
-// Cure: `juju refresh postgresql-k8s --resource postgresql-image=IMAGE` with an
-// image that has the version.
+// Cure: `juju attach-resource postgresql-k8s postgresql-image=IMAGE` with an image
+// that has the version.
 func MessageMajor(data int) string {
-	return fmt.Sprintf("the data is of PostgreSQL %d, which the image lacks: refresh with a postgresql-image that has it", data)
+	return fmt.Sprintf("the data is of PostgreSQL %d, which the image lacks: attach a postgresql-image resource that has it", data)
 }
 
 // MessageContainer says that Pebble does not answer, or not as it should.
@@ -238,7 +241,7 @@ func MessageMajor(data int) string {
 // Cure: wait. If it does not end, `kubectl -n MODEL describe pod postgresql-k8s-2`
 // tells why the container does not run.
 func MessageContainer(why string) string {
-	return "awaiting for the workload container: " + why
+	return "awaiting the workload container: " + why
 }
 
 // MessageKube says that the Kubernetes API does not answer.
@@ -307,5 +310,5 @@ func MessageHandover(unit string) string {
 // Cure: it is tried again soon, and at the next event. If it does not end, mend what
 // the message names; `juju debug-log --include unit-postgresql-k8s-2` has the rest.
 func MessageFailed(err error) string {
-	return fmt.Sprintf("%v; trying again", err)
+	return strings.ReplaceAll(err.Error(), "\n", "; ") + "; trying again" // of several errors each has a line
 }

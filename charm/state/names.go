@@ -22,6 +22,7 @@ const (
 	PatroniScript   = Mount + "/patroni.py"
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
+	RoleScript      = Mount + "/role.sh"
 	RewindScript    = Mount + "/rewind.py"
 	FollowersScript = Mount + "/followers.sh"
 
@@ -75,6 +76,10 @@ const UpstreamKey = "user_hash"
 // PendingDigest is the digest of a relation that has not got all of its reply, or
 // whose user's password may not be the secret's.
 const PendingDigest = "pending"
+
+// HeldDigest is the digest of a legacy relation that waits until its application has
+// no relation of the modern interface any more.
+const HeldDigest = "held"
 
 // Groups by which pg_hba.conf and privileges know the users of relations.
 const (

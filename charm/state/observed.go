@@ -271,7 +271,8 @@ func (m Member) CatchingUp() bool {
 func (m Member) Synchronous() bool { return m.Role == "sync_standby" || m.Role == "quorum_standby" }
 
 // Successor returns the replica that is to take over, of those that may: one that
-// has every confirmed commit, the one with the lowest lag, and whether any will do.
+// has every confirmed commit, the one with the lowest lag if that is not much, and
+// whether any will do.
 // Patroni hands over to no other where commits are confirmed by replicas; for some
 // seconds after a failover it may not yet know of any.
 func (c Cluster) Successor(may func(Member) bool) (Successor, bool) {
@@ -281,7 +282,7 @@ func (c Cluster) Successor(may func(Member) bool) (Successor, bool) {
 			continue
 		}
 		best.Any = best.Any && may(m)
-		if m.Well() && (m.Synchronous() || !c.Synchronous()) && may(m) && (best.Name == "" || m.lag() < best.lag()) {
+		if m.Well() && m.Near() && (m.Synchronous() || !c.Synchronous()) && may(m) && (best.Name == "" || m.lag() < best.lag()) {
 			best.Member = m
 		}
 	}
@@ -295,6 +296,10 @@ func (c Cluster) Complete() bool {
 		return m.State == "streaming" && m.Role != "leader" && !m.Synchronous()
 	})
 }
+
+// Near tells whether a replica is not so far behind that a switchover to it would have
+// clients wait for what it lacks.
+func (m Member) Near() bool { return m.lag() < MuchLag }
 
 func (m Member) lag() int64 {
 	lag, _ := m.Lag.Get()
@@ -458,6 +463,8 @@ type Pod struct {
 	Revision    string
 	Created     time.Time
 	Terminating bool
+	// Patroni is the version that its member runs, "" before the first start.
+	Patroni string
 }
 
 // Endpoints is an object in which Patroni keeps the state of the cluster.

@@ -60,7 +60,7 @@ func (r Refresh) Has(unit Unit) bool { return unit.Number > r.Next }
 func (r Refresh) Ill(obs Observed) (unit, why string) {
 	cluster, ok := obs.Cluster.Get()
 	if !ok {
-		return obs.Unit.Name, "starting: " + obs.Cluster.Why()
+		return obs.Unit.Name, "starting"
 	}
 	for number := r.Replicas - 1; number >= 0; number-- {
 		name := PodName(obs.Unit.App, number)
@@ -68,7 +68,7 @@ func (r Refresh) Ill(obs Observed) (unit, why string) {
 		switch {
 		case number == r.Next:
 		case !there:
-			return UnitName(name), "no member of the cluster"
+			return UnitName(name), "not a member of the cluster"
 		case !member.Well():
 			return UnitName(name), member.State
 		}

@@ -56,6 +56,8 @@ def get(url):
 
 def harmless(member):
     """Tells whether a member certainly is no primary."""
+    if not member.get("host"):
+        return True  # it is a pod in which Patroni has never run
     try:
         return get(member["api_url"]).get("role") not in ("primary", "master", "promoted")
     except Exception:

@@ -26,7 +26,7 @@ import time
 
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
-PROMOTION = 5  # seconds that may take, before the old primary follows all the same
+PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 # Of patroni.dcs.kubernetes.Kubernetes.
 OF_THE_THREAD = (
@@ -77,8 +77,10 @@ def wait(seconds, happened):
 
 
 def for_the_lock(ha, seconds, variables):
-    """Who is not named in a switchover waits until another has the lock."""
-    wait(seconds, lambda: leader(ha))
+    """Who is not named in a switchover waits until another has the lock, which may have
+    run out with the name of a dead one."""
+    dead = (ha.dcs._leader_observed_record or {}).get(ha.dcs._LEADER)
+    wait(seconds, lambda: leader(ha) not in (None, dead))
 
 
 def for_the_others(ha, seconds, variables):
@@ -88,9 +90,10 @@ def for_the_others(ha, seconds, variables):
 
 
 def for_the_clients(ha, seconds, variables):
-    """The old primary waits, before it follows, until clients know the new one."""
-    if wait(seconds, lambda: leader(ha)):
-        wait(PROMOTION, lambda: is_promoted(ha))
+    """The old primary waits, before it follows, until clients know the new one. If it is
+    the only one who can confirm commits, clients wait for it."""
+    led = wait(seconds, lambda: leader(ha))
+    if led and len(ha.cluster.members) > 2 and wait(PROMOTION, lambda: is_promoted(ha)):
         time.sleep(seconds)
 
 

@@ -8,7 +8,7 @@
 silent=/tmp/patroni-is-silent # a character for each time
 
 # shellcheck disable=SC2016 # bash -c expands it
-timeout 1.7 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
+timeout 1.5 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
   printf "GET /liveness HTTP/1.0\r\n\r\n" >&3 && read -r answer <&3 && [ -n "$answer" ]' 2>/dev/null
 if [ $? != 124 ]; then
   rm -f "$silent"
@@ -16,26 +16,23 @@ if [ $? != 124 ]; then
 fi
 printf x >>"$silent"
 [ "$(wc -c <"$silent")" -ge 2 ] || exit 0
-rm -f "$silent"
 
-# A server that is frozen, too, would keep its role: Patroni would renew the lock
-# for it. Killed it has crashed, and another member takes over.
+# The check must be over in 2.9 s, however many processes there are.
+for cmdline in $(grep -lsa 'patroni[.]py' /proc/[0-9]*/cmdline); do
+  process=${cmdline//[!0-9]/}
+  echo "Patroni is frozen: killing process $process" >&2
+  kill -KILL "$process"
+done
+
+# A server that is frozen, too, would keep its role: the next Patroni would renew the
+# lock for it. Killed it has crashed, and another member takes over.
 data=/var/lib/postgresql/data/pgdata
 "/usr/lib/postgresql/$(cat "$data/PG_VERSION")/bin/pg_isready" -q -h /var/run/postgresql -t 1
 if [ $? = 2 ] && postmaster=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) &&
   [ "$(cat "/proc/$postmaster/comm" 2>/dev/null)" = postgres ]; then # the file may be a left-over
   echo "PostgreSQL is frozen, too: killing process $postmaster" >&2
-  for process in /proc/[0-9]*; do
-    # After the name, which may have blanks, come the state and the parent (proc(5)).
-    stat=$(cat "$process/stat" 2>/dev/null) && [ "$(cut -d' ' -f2 <<<"${stat##*) }")" = "$postmaster" ] &&
-      kill -KILL "${process#/proc/}"
-  done
-  kill -KILL "$postmaster"
+  # shellcheck disable=SC2046 # a word for each child (proc(5))
+  kill -KILL "$postmaster" $(cat "/proc/$postmaster/task/$postmaster/children")
 fi
-for process in /proc/[0-9]*; do
-  if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q '/patroni.py /.*/patroni.yml'; then
-    echo "Patroni is frozen: killing process ${process#/proc/}" >&2
-    kill -KILL "${process#/proc/}"
-  fi
-done
+rm -f "$silent"
 exit 1

@@ -56,10 +56,6 @@ func modern(obs state.Observed, relation state.Relation) bool {
 	})
 }
 
-// held is the digest of a relation that waits until its application has no
-// relation of the modern interface any more.
-const held = "held"
-
 // outdated tells whether a relation was told something that is no longer so, or
 // was refused for a reason that is gone. One that asked for nothing was told
 // nothing.
@@ -69,7 +65,7 @@ func outdated(obs state.Observed, relation state.Relation, client state.Client, 
 		return client.Digest != plugins(obs.Config)
 	case client.Digest == "":
 		return false
-	case client.Digest == held:
+	case client.Digest == state.HeldDigest:
 		return !modern(obs, relation)
 	}
 	e, known := published.Get()
@@ -108,7 +104,7 @@ func (h Handler) serve(obs state.Observed, want *state.Desired, relation state.R
 	// leaders used to change it. It is the one place where the password is.
 	password := state.Redacted(cmp.Or(relation.LocalApp["password"], relation.LocalUnit["password"]))
 	if password == "" && modern(obs, relation) { // who has one keeps it
-		client.Digest = held
+		client.Digest = state.HeldDigest
 		return client
 	}
 	e, known := published.Get()

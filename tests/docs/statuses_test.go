@@ -28,7 +28,7 @@ var shown = map[string]string{
 	"MessageRefreshNext":   state.MessageRefreshNext("postgresql-k8s/1"),
 	"MessageRefreshWaits":  state.MessageRefreshWaits("postgresql-k8s/2", "starting"),
 	"MessageRefreshHalted": state.MessageRefreshHalted("postgresql-k8s", "postgresql-k8s/2", "start failed"),
-	"MessageHandover":      state.MessageHandover("postgresql-k8s-1"),
+	"MessageHandover":      state.MessageHandover("postgresql-k8s/1"),
 	"MessageFailed":        state.MessageFailed(errors.New("cannot change the cluster's configuration: PATCH /config: status 503")),
 }
 
