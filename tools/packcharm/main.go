@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,7 +97,7 @@ func render(project map[string]any, arch string) (map[string][]byte, error) {
 	if title, ok := project["title"]; ok {
 		metadata["display-name"] = title
 	}
-	base, err := base(project, arch)
+	bases, err := bases(project, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func render(project map[string]any, arch string) (map[string][]byte, error) {
 		"metadata.yaml": metadata,
 		"manifest.yaml": map[string]any{
 			"charmcraft-version": "0",
-			"bases":              []any{base},
+			"bases":              bases,
 		},
 	}
 	if config, ok := project["config"]; ok {
@@ -122,17 +123,22 @@ func render(project map[string]any, arch string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// base reads the platform, such as "ubuntu@24.04:amd64", for the architecture.
-func base(project map[string]any, arch string) (map[string]any, error) {
+// bases reads the platforms, such as "ubuntu@24.04:amd64", for the architecture, the
+// newest first: one charm is for all of them, where charmcraft makes one for each.
+func bases(project map[string]any, arch string) ([]any, error) {
 	platforms, _ := project["platforms"].(map[string]any)
-	for platform := range platforms {
+	var all []any
+	for _, platform := range slices.Backward(slices.Sorted(maps.Keys(platforms))) {
 		system, forArch, _ := strings.Cut(platform, ":")
 		name, channel, ok := strings.Cut(system, "@")
 		if ok && forArch == arch {
-			return map[string]any{"name": name, "channel": channel, "architectures": []string{arch}}, nil
+			all = append(all, map[string]any{"name": name, "channel": channel, "architectures": []string{arch}})
 		}
 	}
-	return nil, fmt.Errorf("charmcraft.yaml has no platform for %s", arch)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("charmcraft.yaml has no platform for %s", arch)
+	}
+	return all, nil
 }
 
 // build compiles the dispatch binary as the part in charmcraft.yaml does.

@@ -3,11 +3,11 @@ package main
 import (
 	"archive/zip"
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +24,7 @@ summary: It keeps data.
 description: |
   It keeps data.
 platforms:
+  ubuntu@22.04:amd64:
   ubuntu@24.04:amd64:
   ubuntu@24.04:arm64:
 parts:
@@ -103,15 +104,15 @@ func TestRender(t *testing.T) {
 	}
 }
 
-func TestBase(t *testing.T) {
+func TestBases(t *testing.T) {
 	t.Parallel()
-	for arch, want := range map[string]string{"amd64": "ubuntu 24.04 amd64", "arm64": "ubuntu 24.04 arm64"} {
-		b, err := base(project(t, charmcraft), arch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Join([]string{b["name"].(string), b["channel"].(string), strings.Join(b["architectures"].([]string), ",")}, " "); got != want {
-			t.Errorf("the base is %s, want %s", got, want)
+	for arch, want := range map[string]string{
+		"amd64": "[map[architectures:[amd64] channel:24.04 name:ubuntu] map[architectures:[amd64] channel:22.04 name:ubuntu]]",
+		"arm64": "[map[architectures:[arm64] channel:24.04 name:ubuntu]]",
+	} {
+		all, err := bases(project(t, charmcraft), arch)
+		if got := fmt.Sprint(all); err != nil || got != want {
+			t.Errorf("the bases are %s (%v), want %s", got, err, want)
 		}
 	}
 	tests := []struct{ name, text, arch string }{
