@@ -1,4 +1,4 @@
-"""Starts Patroni, with three mends. The argument is Patroni's configuration. A Patroni
+"""Starts Patroni, with some mends. The argument is Patroni's configuration. A Patroni
 that has not what is mended here runs unchanged.
 
 What it knows of the cluster belongs to each thread. Patroni's loop looks at the lock,
@@ -17,6 +17,10 @@ that were not told yet still find it at its address, and a replica would tell th
 it takes no writes.
 
 It looks at the lock when that runs out, and not in its next loop.
+
+It tells a server whom to follow that was started while nobody led. Such a server may
+lack what makes its data consistent, after a rewind for instance, and lets nobody in:
+Patroni takes it for one that begins to follow whomever it followed before.
 """
 
 import ctypes
@@ -134,6 +138,25 @@ def watch(kubernetes, version, timeout, patronis):
     return True
 
 
+class Recovery:
+    """Of a ConfigHandler: whether the server was told to follow anybody."""
+
+    def __init__(self, handler):
+        self.write, self.check = handler.write_recovery_conf, handler.check_recovery_conf
+        self.alone = False
+
+    def write_recovery_conf(self, handler, parameters):
+        self.alone = not parameters.get("primary_conninfo")
+        self.write(handler, parameters)
+
+    def check_recovery_conf(self, handler, member):
+        """Returns whether it has to change, and whether that takes a restart."""
+        change, restart = self.check(handler, member)
+        if self.alone and not change and handler._postgresql.is_starting():
+            change = bool(handler.build_recovery_params(member).get("primary_conninfo"))
+        return change, restart
+
+
 def main():
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"patroni")  # the process is known by that
     sys.path.pop(0)  # where this file is, beside the data
@@ -141,6 +164,7 @@ def main():
     import patroni.ha
     from patroni.__main__ import main as run
     from patroni.dcs.kubernetes import Kubernetes
+    from patroni.postgresql.config import ConfigHandler
 
     for field in OF_THE_THREAD:
         setattr(Kubernetes, field, OfTheThread())
@@ -148,6 +172,9 @@ def main():
     patroni.postgresql.STOP_POLLING_INTERVAL = POLL  # how often it looks whether the server has ended
     patronis = Kubernetes.watch
     Kubernetes.watch = lambda self, version, timeout: watch(self, version, timeout, patronis)
+    recovery = Recovery(ConfigHandler)
+    ConfigHandler.write_recovery_conf = lambda self, parameters: recovery.write_recovery_conf(self, parameters)
+    ConfigHandler.check_recovery_conf = lambda self, member: recovery.check_recovery_conf(self, member)
     return run()
 
 

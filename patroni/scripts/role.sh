@@ -13,6 +13,7 @@ look() {
   exec 3<>/dev/tcp/localhost/8008 || { echo none; return; }
   printf 'GET /primary HTTP/1.0\r\n\r\n' >&3
   read -rt 0.2 -u 3 _ answer _ && echo "$answer"
+  while read -rt 0.2 -u 3 _; do :; done # Patroni logs who hangs up before the end
 } 2>/dev/null
 
 for wait in 0.3 0.3 0; do

@@ -9,7 +9,7 @@ silent=/tmp/patroni-is-silent # a character for each time
 
 # shellcheck disable=SC2016 # bash -c expands it
 timeout 1.5 bash -c 'exec 3<>/dev/tcp/localhost/8008 || exit 0
-  printf "GET /liveness HTTP/1.0\r\n\r\n" >&3 && read -r answer <&3 && [ -n "$answer" ]' 2>/dev/null
+  printf "GET /liveness HTTP/1.0\r\n\r\n" >&3 && read -r answer <&3 && [ -n "$answer" ] && cat <&3 >/dev/null' 2>/dev/null
 if [ $? != 124 ]; then
   rm -f "$silent"
   exit 0
