@@ -30,6 +30,7 @@ import time
 
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
+ALONE = 5  # seconds
 PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 # Of patroni.dcs.kubernetes.Kubernetes.
@@ -139,11 +140,15 @@ def watch(kubernetes, version, timeout, patronis):
 
 
 class Recovery:
-    """Of a ConfigHandler: whether the server was told to follow anybody."""
+    """Whether the server was told to follow anybody."""
 
-    def __init__(self, handler):
-        self.write, self.check = handler.write_recovery_conf, handler.check_recovery_conf
+    def __init__(self, handler, postgresql):
+        self.write, self.check, self.begin = handler.write_recovery_conf, handler.check_recovery_conf, postgresql.start
         self.alone = False
+
+    def start(self, postgresql, timeout=None, *rest, **named):
+        """Does not wait for it long when it may need somebody."""
+        return self.begin(postgresql, ALONE if self.alone and timeout is None else timeout, *rest, **named)
 
     def write_recovery_conf(self, handler, parameters):
         self.alone = not parameters.get("primary_conninfo")
@@ -172,9 +177,10 @@ def main():
     patroni.postgresql.STOP_POLLING_INTERVAL = POLL  # how often it looks whether the server has ended
     patronis = Kubernetes.watch
     Kubernetes.watch = lambda self, version, timeout: watch(self, version, timeout, patronis)
-    recovery = Recovery(ConfigHandler)
+    recovery = Recovery(ConfigHandler, patroni.postgresql.Postgresql)
     ConfigHandler.write_recovery_conf = lambda self, parameters: recovery.write_recovery_conf(self, parameters)
     ConfigHandler.check_recovery_conf = lambda self, member: recovery.check_recovery_conf(self, member)
+    patroni.postgresql.Postgresql.start = lambda self, *rest, **named: recovery.start(self, *rest, **named)
     return run()
 
 
