@@ -180,6 +180,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 	reachable := true // Wake is a notice of the workload's
 	// Passes are those since the last pause.
 	for passes := 1; ; passes++ {
+		began := c.Now()
 		obs, err := c.observe(ctx, out)
 		if err != nil {
 			return err
@@ -221,7 +222,9 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		if want.Patient {
 			limit = lastPatience
 		}
-		over := passes >= maxPasses || c.Now().Sub(start) > limit || ctx.Err() != nil
+		// Another pass would take as long as this one. One that looks at what hangs is
+		// long, and what others announce meanwhile waits for the end of the hook.
+		over := passes >= maxPasses || c.Now().Sub(start)+c.Now().Sub(began) > limit || ctx.Err() != nil
 		wait = wait && !over
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here, unless there may be no coming back.

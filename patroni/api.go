@@ -18,6 +18,10 @@ import (
 // milliseconds when it answers at all.
 const callTimeout = 3 * time.Second
 
+// lookTimeout bounds a look at the local member. It is silent for as long as its server
+// is frozen, and what is told of the others waits for the end of the hook.
+const lookTimeout = 1500 * time.Millisecond
+
 // API calls Patroni's REST interface: method, path, body (nil for none) and the
 // password for what changes something. It returns the status and the body.
 type API func(ctx context.Context, method, path string, body []byte, password state.Redacted) (int, []byte, error)

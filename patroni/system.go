@@ -35,6 +35,8 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	var me local
 	var all cluster
 	var dynamic map[string]any
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.api.get(gctx, "/patroni", &me) })
 	var away string

@@ -143,10 +143,12 @@ func condition(obs state.Observed, want *state.Desired) {
 	me, _ := cluster.Member(obs.Unit.Pod())
 	gone := lost(obs, cluster)
 	switch {
-	case !hasPrimary && cluster.Local.Primary():
+	case !hasPrimary && cluster.Local.Primary() && (cluster.Away != "" || !connected):
 		// Its lock has run out, but it serves on: Patroni asks all members whether
 		// they agree, and demotes it if not.
 		want.Pulse, want.Message = true, state.MessagePrimary+state.MessageAway
+	case !hasPrimary && cluster.Local.Primary():
+		wait(state.MessagePromoting) // at the first start, before it has the lock
 	case !hasPrimary && cluster.Local.Running() && (cluster.Away != "" || !connected):
 		want.Pulse = true
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageIsolated})
