@@ -314,6 +314,30 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// What others announce waits for the end of the hook.
+func TestALookThatHangsIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		takes time.Duration
+		looks int
+	}{{patience / 10, 7}, {patience * 2 / 3, 1}, {2 * patience, 1}} {
+		now, looks := time.Unix(0, 0), 0
+		c := Charm{
+			Model:   &fakeModel{fake: fake{name: "model", diff: nothing}},
+			Systems: []System{&fake{name: "member", diff: nothing, observe: func(*state.Observed) { looks++; now = now.Add(test.takes) }}},
+			Handlers: []Handler{handler(func(_ state.Observed, want *state.Desired) {
+				want.Problem(state.Problem{Severity: state.Waiting, Message: "starting", Soon: true})
+			})},
+			Log:   slog.New(slog.DiscardHandler),
+			Now:   func() time.Time { return now },
+			Sleep: func(_ context.Context, d time.Duration) { now = now.Add(d) },
+		}
+		if _, err := c.Dispatch(t.Context()); err != nil || looks != test.looks {
+			t.Errorf("of %s each there are %d looks (%v), want %d", test.takes, looks, err, test.looks)
+		}
+	}
+}
+
 // Juju commits what an action wrote if the process exits 0: whoever fails has to know.
 func TestHalfOfWhatWasToBePublishedIsToldOf(t *testing.T) {
 	t.Parallel()
