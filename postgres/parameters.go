@@ -12,6 +12,16 @@ import (
 // page is the unit of shared_buffers and effective_cache_size, in bytes.
 const page = 8192
 
+// archiveCommand archives nothing yet. A promotion renames the last segment of the old
+// timeline to *.partial, for the archive. A member that was away for two promotions
+// within one segment needs the one of the timeline between them: it would never get it
+// and wait for ever (XLogFileName in
+// https://github.com/postgres/postgres/blob/REL_17_STABLE/src/backend/access/transam/xlog.c,
+// CleanupAfterArchiveRecovery). So it has its own name, too, and is never archived
+// under that: the old primary's is another one.
+const archiveCommand = `case %f in *.partial) cd pg_wal && ` +
+	`touch "archive_status/$(basename %f .partial).done" && ln -f %f "$(basename %f .partial)";; esac`
+
 // Parameters are the settings of a member that Patroni takes from its own file.
 // Each names where its manual is; all of
 // https://www.postgresql.org/docs/17/runtime-config.html.
@@ -24,7 +34,7 @@ func Parameters(server state.Server, r state.Resources, cfg config.Values) map[s
 		// Write-ahead log (runtime-config-wal). archive_mode needs a restart, the
 		// command does not: archiving can be turned on without one.
 		"archive_mode":    "on",
-		"archive_command": "/bin/true",
+		"archive_command": archiveCommand,
 		// Replication (runtime-config-replication). ms. Whoever does not answer for
 		// so long is gone: the lock that makes a primary would have run out, too.
 		"wal_sender_timeout":   "20000",

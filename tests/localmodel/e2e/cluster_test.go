@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,15 +73,7 @@ func TestScaling(t *testing.T) {
 	w.write(app+"/4", 2)
 
 	if w.primary() == app+"/0" { // the one that stays
-		w.must(w.KillPod(app + "/0"))
-		w.wait("another primary", func(s localmodel.Status) bool {
-			for _, u := range s.App(app).Units[1:] {
-				if u.Workload.Message == state.MessagePrimary {
-					return s.Settled(app, 5)
-				}
-			}
-			return false
-		})
+		w.failOver(app+"/0", 5)
 	}
 	w.must(w.RemoveUnit(app, 4))
 	w.wait("one unit", func(s localmodel.Status) bool { return s.Settled(app, 1) && len(s.App(app).Units) == 1 })
@@ -94,6 +87,45 @@ func TestScaling(t *testing.T) {
 	if sync := w.psql(app+"/0", "SHOW synchronous_standby_names"); !strings.HasPrefix(sync, "ANY 1 (") || strings.Count(sync, app) != 2 {
 		t.Errorf("commits are confirmed by %s", sync)
 	}
+}
+
+// failOver ends the pod of the primary, and waits until all is well with another.
+func (w *world) failOver(from string, units int) {
+	w.t.Helper()
+	w.must(w.KillPod(from))
+	w.wait("another primary", func(s localmodel.Status) bool {
+		return s.Settled(app, units) && slices.ContainsFunc(s.App(app).Units, func(u localmodel.UnitStatus) bool {
+			return u.Workload.Message == state.MessagePrimary && u.Name != from
+		})
+	})
+}
+
+// TestMissedPromotions brings a member back that has missed a switchover and then a
+// crash, both within one segment of the write-ahead log.
+func TestMissedPromotions(t *testing.T) {
+	w := newWorld(t, nil)
+	w.deploy(4)
+	w.settle(4)
+	w.voters(3)
+	if w.primary() == app+"/3" {
+		w.act(unit0, "promote-to-primary", map[string]any{"scope": "unit"})
+		w.settle(4)
+	}
+	w.must(w.RemoveUnit(app, 1))
+	w.settle(3)
+	w.voters(2)
+	from := w.primary()
+	to := unit0
+	if from == unit0 {
+		to = app + "/1"
+	}
+	w.act(to, "promote-to-primary", map[string]any{"scope": "unit"})
+	w.settle(3)
+	w.voters(2)
+	w.failOver(to, 3)
+	w.must(w.AddUnit(app, 1))
+	w.settle(4)
+	w.streaming(unit0, 3)
 }
 
 // TestZeroAndBack scales to nothing and back: the volumes are what is left.
