@@ -323,8 +323,8 @@ func TestALookThatHangsIsNotRepeated(t *testing.T) {
 	}{{patience / 10, 7}, {patience * 2 / 3, 1}, {2 * patience, 1}} {
 		now, looks := time.Unix(0, 0), 0
 		c := Charm{
-			Model:   &fakeModel{fake: fake{name: "model", diff: nothing}},
-			Systems: []System{&fake{name: "member", diff: nothing, observe: func(*state.Observed) { looks++; now = now.Add(test.takes) }}},
+			Model:  &fakeModel{fake: fake{name: "model", diff: nothing}},
+			Second: []System{&fake{name: "member", diff: nothing, observe: func(*state.Observed) { looks++; now = now.Add(test.takes) }}},
 			Handlers: []Handler{handler(func(_ state.Observed, want *state.Desired) {
 				want.Problem(state.Problem{Severity: state.Waiting, Message: "starting", Soon: true})
 			})},
