@@ -15,10 +15,10 @@ const page = 8192
 // archiveCommand archives nothing yet. A promotion renames the last segment of the old
 // timeline to *.partial, for the archive. A member that was away for two promotions
 // within one segment needs the one of the timeline between them: it would never get it
-// and wait for ever (XLogFileName in
-// https://github.com/postgres/postgres/blob/REL_17_STABLE/src/backend/access/transam/xlog.c,
-// CleanupAfterArchiveRecovery). So it has its own name, too, and is never archived
-// under that: the old primary's is another one.
+// and wait for ever (CleanupAfterArchiveRecovery in
+// https://github.com/postgres/postgres/blob/REL_17_STABLE/src/backend/access/transam/xlog.c).
+// So it keeps its own name, too, and is never archived under that: the old primary's
+// segment of that name may have other contents. Reload.
 const archiveCommand = `case %f in *.partial) cd pg_wal && ` +
 	`touch "archive_status/$(basename %f .partial).done" && ln -f %f "$(basename %f .partial)";; esac`
 

@@ -30,7 +30,7 @@ import time
 
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
-ALONE = 5  # seconds
+ALONE = 5  # seconds that a server may take to start before Patroni looks whom it may need
 PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 # Of patroni.dcs.kubernetes.Kubernetes.

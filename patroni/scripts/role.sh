@@ -3,7 +3,7 @@
 # changed, and that wakes the charm. It looks some times in each run: clients of a
 # primary that is gone wait for it. A check by HTTP of Pebble's own would fail, and be
 # logged, for as long as a member is a replica. What does not answer says nothing:
-# watch.sh sees to it. Nothing is forked: it runs all the time.
+# watch.sh sees to it. It runs all the time, so no look starts a process.
 
 file=/tmp/role
 trap '' PIPE

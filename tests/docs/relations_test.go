@@ -127,7 +127,7 @@ func databaseReference(t *testing.T, p *page) {
 			"when there is none. Both are rewritten when that changes; see [availability](../availability.md#endpoints).",
 		"`uris` name Services, and do not change at a failover. `client-endpoints=service` has that for `endpoints`, too.",
 		"The user is `relation_id_` and the id of the relation, in version 1 with the id of the request. It may do everything in its " +
-			"database, and connect to no other but `postgres`, where it has no rights; with `superuser`, `createdb` or `admin` it may connect to all.",
+			"database, and connect to no other but `postgres`; with `superuser`, `createdb` or `admin` it may connect to all.",
 		"What it makes belongs to a role of the name of the database, so that the next user of the same database has it, too. Of a user with " +
 			"extra roles it is the user's own as long as there is one, and goes to that role with the user.",
 		"When the relation is removed, the user goes. The database and what is in it stay.",
