@@ -19,8 +19,12 @@ import (
 const callTimeout = 3 * time.Second
 
 // lookTimeout bounds a look at the local member. It is silent for as long as its server
-// is frozen, and what is told of the others waits for the end of the hook.
-const lookTimeout = 1500 * time.Millisecond
+// is frozen, and what is told of the others waits for the end of the hook: a second look
+// in the same one is only in case that it has thawed.
+const (
+	lookTimeout = time.Second
+	lookAgain   = 300 * time.Millisecond
+)
 
 // API calls Patroni's REST interface: method, path, body (nil for none) and the
 // password for what changes something. It returns the status and the body.

@@ -96,7 +96,7 @@ type postgreSQL struct {
 	Ident          []string               `yaml:"pg_ident,omitempty"`
 	BinName        map[string]string      `yaml:"bin_name"`
 	PrePromote     string                 `yaml:"pre_promote"`
-	BaseBackup     []map[string]string    `yaml:"basebackup"`
+	BaseBackup     []any                  `yaml:"basebackup"`
 }
 
 func document(p state.Patroni) file {
@@ -153,7 +153,10 @@ func document(p state.Patroni) file {
 			BinName:    map[string]string{"pg_rewind": state.RewindScript},
 			PrePromote: "python3 " + state.FenceScript + " " + p.Server.BinDir,
 			// By itself pg_basebackup waits for a checkpoint that takes its time: minutes.
-			BaseBackup: []map[string]string{{"checkpoint": "fast"}},
+			// And it makes a slot, for which it says what it has on its disk: where any
+			// replica may confirm commits, half a copy would. The member's own slot keeps
+			// the WAL.
+			BaseBackup: []any{map[string]string{"checkpoint": "fast"}, "no-slot"},
 		},
 	}
 }

@@ -21,6 +21,7 @@ type System struct {
 
 	api    API
 	member func(host string) API
+	silent bool // it did not answer the last look
 }
 
 // New returns the member that api reaches; member reaches the one on a host.
@@ -35,7 +36,11 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 	var me local
 	var all cluster
 	var dynamic map[string]any
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	limit := lookTimeout
+	if s.silent {
+		limit = lookAgain
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.api.get(gctx, "/patroni", &me) })
@@ -52,7 +57,10 @@ func (s *System) Observe(ctx context.Context, obs *state.Observed) error {
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	s.silent = err != nil && ctx.Err() != nil
+	obs.Silent = s.silent
+	if err != nil {
 		obs.Cluster = state.Unknown[state.Cluster](err.Error())
 		return nil
 	}

@@ -204,8 +204,8 @@ func TestAMemberThatDoesNotAnswerIsUnknown(t *testing.T) {
 		var obs state.Observed
 		start := time.Now()
 		err := patroni.New(patroni.HTTP(server.URL), nil).Observe(ctx, &obs)
-		if _, known := obs.Cluster.Get(); known || err != nil {
-			t.Errorf("it is known, or an error: %v", err)
+		if _, known := obs.Cluster.Get(); known || err != nil || !obs.Silent {
+			t.Errorf("it is known: %t; silent: %t; %v", known, obs.Silent, err)
 		}
 		if took := time.Since(start); took > time.Second {
 			t.Errorf("it took %s, with a deadline of 20 ms", took)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"charmhub.io/postgresql-k8s/charm/state"
 )
@@ -13,16 +14,33 @@ import (
 // the largest int64, rounded down to a page.
 const unlimited = math.MaxInt64 &^ (1<<20 - 1)
 
-// Machine returns what the machine of this pod has (proc(5)).
+// Machine returns what the machine of this pod has (proc(5)), and the storage: Juju
+// mounts that in the charm's container, too, at the same place.
 func Machine() state.Resources {
 	read := func(path string) string {
 		text, _ := os.ReadFile(path) // what cannot be read counts as unknown, 0
 		return string(text)
 	}
+	size, free := volume(state.Mount)
 	return state.Resources{
 		Memory: totalMemory(read("/proc/meminfo")),
 		CPUs:   onlineCPUs(read("/sys/devices/system/cpu/online")),
+		Volume: size,
+		Free:   free,
 	}
+}
+
+// volume returns how many bytes a volume has room for and how many of them are free,
+// as df(1) counts: without those that only root may use (statfs(2)). It returns 0 if
+// there is none.
+func volume(path string) (size, free int64) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(path, &fs); err != nil {
+		return 0, 0
+	}
+	used := int64(fs.Blocks-fs.Bfree) * fs.Frsize
+	free = int64(fs.Bavail) * fs.Frsize
+	return used + free, free
 }
 
 // Resources lowers what the machine has to the limits of the container's own

@@ -28,7 +28,7 @@ func (Handler) Desire(obs state.Observed, want *state.Desired) {
 	if peer, _ := obs.Relations.Peer(); peer.LocalApp[state.UpstreamKey] != "" {
 		want.HBA = ofUpstream(want.HBA, peer.LocalApp[state.ClientsKey])
 	}
-	want.Shared = SharedParameters(cpus(obs, want, workload.Resources), obs.Config)
+	want.Shared = SharedParameters(cpus(obs, want, workload.Resources), workload.Resources.Volume, obs.Config)
 }
 
 // cpus are those that the settings of all members go by: of the leader who was first.

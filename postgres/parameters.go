@@ -3,6 +3,7 @@ package postgres
 import (
 	"fmt"
 	"maps"
+	"math/bits"
 	"strings"
 
 	"charmhub.io/postgresql-k8s/charm/config"
@@ -56,7 +57,31 @@ func Parameters(server state.Server, r state.Resources, cfg config.Values) map[s
 		p["shared_preload_libraries"] = strings.Join(server.Libraries, ",")
 	}
 	maps.Copy(p, memoryParameters(r, cfg))
+	maps.Copy(p, volumeParameters(r.Volume))
 	return p
+}
+
+// keptWAL is how much of a volume WAL may take that a member needs which is away, in MB:
+// a quarter. The rounding keeps it the same on a volume that shares its room with
+// others. It is 0 if the volume is not known.
+func keptWAL(volume int64) int64 {
+	mb := volume >> 20
+	step := int64(1) << max(bits.Len64(uint64(mb))-3, 0)
+	return mb / step * step / 4
+}
+
+// volumeParameters keep WAL from filling a volume (runtime-config-replication,
+// runtime-config-wal): a full one stops the server. A replica that needs more is copied
+// anew (patroni.py). Reload.
+func volumeParameters(volume int64) map[string]string {
+	kept := keptWAL(volume)
+	if kept == 0 {
+		return nil
+	}
+	return map[string]string{
+		"max_slot_wal_keep_size": fmt.Sprintf("%dMB", kept),
+		"max_wal_size":           fmt.Sprintf("%dMB", max(min(1024, kept), 32)), // two segments at least
+	}
 }
 
 // memoryParameters gives a quarter of the memory to PostgreSQL's own cache and
@@ -79,11 +104,15 @@ func memoryParameters(r state.Resources, cfg config.Values) map[string]string {
 
 // SharedParameters are the settings that must be equal on all members, which
 // Patroni takes from the cluster's configuration only. All need a restart, but
-// for wal_keep_size.
-func SharedParameters(cpus int, cfg config.Values) map[string]any {
+// for wal_keep_size. The volume's size is in bytes, 0 if it is not known.
+func SharedParameters(cpus int, volume int64, cfg config.Values) map[string]any {
 	connections := int64(max(4*cpus, 100))
 	if n, ok := cfg.Int("experimental_max_connections"); ok {
 		connections = n
+	}
+	keep := int64(4096) // MB
+	if kept := keptWAL(volume); kept > 0 {
+		keep = max(min(keep, kept), 16) // Patroni takes no less
 	}
 	return map[string]any{
 		"max_connections":       connections,
@@ -91,6 +120,6 @@ func SharedParameters(cpus int, cfg config.Values) map[string]any {
 		"max_wal_senders":       25,
 		"max_replication_slots": 25,
 		"wal_level":             "logical", // a client may ask for logical replication
-		"wal_keep_size":         4096,      // MB
+		"wal_keep_size":         keep,
 	}
 }

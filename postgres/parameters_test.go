@@ -31,6 +31,9 @@ var sizes = []struct {
 	{"1 GiB and half a CPU, for more than that", state.Resources{Memory: 1 << 30, CPUs: 0.5}, options{"profile_limit_memory": 2000.0}},
 	{"512 GiB and 64 CPUs", state.Resources{Memory: 512 << 30, CPUs: 64}, nil},
 	{"512 GiB and 64 CPUs, for 1000 connections", state.Resources{Memory: 512 << 30, CPUs: 64}, options{"experimental_max_connections": 1000.0}},
+	{"a volume of 1 GB", state.Resources{Volume: 1e9}, nil},
+	{"a volume of 100 GB", state.Resources{Volume: 1e11}, nil},
+	{"a volume of 50 MB", state.Resources{Volume: 5e7}, nil},
 }
 
 func TestParameters(t *testing.T) {
@@ -43,7 +46,7 @@ func TestParameters(t *testing.T) {
 func TestSharedParameters(t *testing.T) {
 	t.Parallel()
 	golden.Equal(t, "shared.txt", render(func(r state.Resources, cfg config.Values) map[string]any {
-		return postgres.SharedParameters(max(int(r.CPUs), 1), cfg)
+		return postgres.SharedParameters(max(int(r.CPUs), 1), r.Volume, cfg)
 	}))
 }
 
@@ -96,8 +99,8 @@ func TestLibrariesAreThoseOfTheImage(t *testing.T) {
 // (https://patroni.readthedocs.io/en/latest/patroni_configuration.html).
 func TestMemberAndClusterDoNotSetTheSame(t *testing.T) {
 	t.Parallel()
-	own := postgres.Parameters(server, state.Resources{Memory: 1 << 30}, config.Parse(nil))
-	for name := range postgres.SharedParameters(1, config.Parse(nil)) {
+	own := postgres.Parameters(server, state.Resources{Memory: 1 << 30, Volume: 1 << 30}, config.Parse(nil))
+	for name := range postgres.SharedParameters(1, 1<<30, config.Parse(nil)) {
 		if _, both := own[name]; both {
 			t.Errorf("%s is set by the member, too", name)
 		}

@@ -137,6 +137,9 @@ func (s *System) observe(ctx context.Context, obs *state.Observed) error {
 	if !obs.Leader && !cluster.Local.Primary() && !cloning {
 		return errors.New("not the leader, nor the primary")
 	}
+	if member, ok := obs.Primary(); ok && obs.Silent && member.Name == obs.Unit.Pod() {
+		return errors.New("the primary is this unit's, whose Patroni does not answer")
+	}
 	server, err := primary(*obs)
 	if err != nil {
 		return err

@@ -47,6 +47,10 @@ func (Member) Desire(obs state.Observed, want *state.Desired) {
 		},
 	})
 	condition(obs, want)
+	if workload, _ := obs.Workload.Get(); workload.Resources.Full() {
+		want.Pulse = true
+		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageFull})
+	}
 	want.Layer = state.Value(Layer(obs.Unit, want.Pulse, followers(obs, server)))
 }
 
@@ -132,6 +136,11 @@ func condition(obs state.Observed, want *state.Desired) {
 		want.Problem(state.Problem{Severity: state.Waiting, Message: message, Soon: true})
 	}
 	if !ok {
+		if obs.Silent { // it would be so for the whole hook, and what others say waits for the end of that
+			want.Pulse = true
+			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageStarting})
+			return
+		}
 		wait(state.MessageStarting)
 		return
 	}

@@ -57,6 +57,16 @@ func TestMemberStatus(t *testing.T) {
 				changeKnown(&o.Workload, func(w *state.Workload) { w.Mount = state.Directory{} })
 			},
 			waiting("awaiting the storage to be mounted"), false, "", ""},
+		{"a volume that is nearly full names the cure, and the server goes on",
+			func(o *state.Observed) {
+				changeKnown(&o.Workload, func(w *state.Workload) { w.Resources.Volume, w.Resources.Free = 1000, 99 })
+			},
+			blocked("<10% free space on pgdata volume. Free some, or move to a larger one: full, it stops the server"), true, "Primary", "17.5"},
+		{"a volume with a tenth free is not full",
+			func(o *state.Observed) {
+				changeKnown(&o.Workload, func(w *state.Workload) { w.Resources.Volume, w.Resources.Free = 1000, 100 })
+			},
+			none, true, "Primary", "17.5"},
 		{"the leader without passwords is making them", func(o *state.Observed) { o.Secrets = nil },
 			waiting("awaiting for cluster to start"), false, "", ""},
 		{"another unit waits for the leader to make them", func(o *state.Observed) { o.Secrets, o.Leader = nil, false },
@@ -140,6 +150,9 @@ func TestMemberStatus(t *testing.T) {
 				k.Endpoints["patroni-db-config"] = state.Endpoints{OwnerUID: "ours", SystemID: "7001"}
 			})
 		}, none, true, "Primary", "17.5"},
+		{"a Patroni that does not answer is not waited for in the hook",
+			func(o *state.Observed) { o.Cluster, o.Silent = state.Unknown[state.Cluster]("silent"), true },
+			waiting("awaiting for cluster to start"), true, "", ""},
 		{"the primary says so", func(*state.Observed) {}, none, true, "Primary", "17.5"},
 		{"the primary of Patroni 3 says so",
 			func(o *state.Observed) {

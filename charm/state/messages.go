@@ -23,8 +23,8 @@ const (
 	MessageStarting = "awaiting for cluster to start"
 	// MessageMember is upstream's word for a member that comes up.
 	// Waiting: there is a primary, but the server of this unit does not run: it starts,
-	// or recovers after a crash, which takes minutes if it is large; or it cannot follow
-	// any more.
+	// or recovers after a crash, which takes minutes if it is large; or it could not
+	// follow any more, and copies the primary anew beside its data.
 	// Cure: wait. If it does not end, `juju run postgresql-k8s/2 status` on this unit
 	// tells the member's state, and
 	// `juju run postgresql-k8s/2 reinitialize confirm=postgresql-k8s/2` throws its data
@@ -51,8 +51,16 @@ const (
 	// Active: every commit waits until both units have it.
 	// Cure: `juju scale-application postgresql-k8s 3`.
 	MessageTwoStrict = "two units: writes wait while one of them is away; a third avoids that"
+	// MessageFull is upstream's warning, and the cure.
+	// Blocked: less than a tenth of the unit's volume is free. The server goes on until it
+	// is full; then it stops.
+	// Cure: delete what is not needed, and `VACUUM` or drop the tables. Most versions of
+	// Juju cannot resize a volume: move the data to an application whose `--storage
+	// pgdata` is larger. It clears itself within 15 s.
+	MessageFull = "<10% free space on pgdata volume. Free some, or move to a larger one: full, it stops the server"
 	// MessageCatchingUp is for a replica that is up, but behind.
-	// Waiting: this replica runs, but lacks some of what the primary has written.
+	// Waiting: this replica runs, but lacks some of what the primary has written. If the
+	// primary no longer has that, the replica copies it anew, if its volume has the room.
 	// Cure: wait. If it does not end, check its volume and network;
 	// `juju run postgresql-k8s/2 reinitialize confirm=postgresql-k8s/2` copies the
 	// primary anew.

@@ -35,6 +35,9 @@ type Observed struct {
 
 	Workload Known[Workload]
 	Cluster  Known[Cluster]
+	// Silent tells that this unit's Patroni is there, and does not answer: its server may
+	// be frozen.
+	Silent   bool
 	Database Known[Catalog]
 	// Users are the system users as the server has them. Only the primary's unit looks.
 	Users Known[map[string]Role]
@@ -98,7 +101,7 @@ func PodName(app string, number int) string { return fmt.Sprintf("%s-%d", app, n
 // Event is why Juju ran the charm. It is a hint: handlers read facts instead,
 // and only the fields below may matter (see charm/doc.go).
 type Event struct {
-	Name     string // config-changed, database-relation-broken, ...
+	Name     string // config-changed, database-relation-broken, ...; remove is a unit's last one
 	Relation int    // id of the relation concerned, or -1
 	Action   string // name of the action, or ""
 	Secret   string // label of the secret concerned, or ""
@@ -198,11 +201,16 @@ type Server struct {
 	Libraries []string // of those we may preload, the ones that are installed
 }
 
-// Resources are what the workload's own control group lets it use.
+// Resources are what the workload's own control group lets it use, and its volume.
 type Resources struct {
 	Memory int64   // bytes; the machine's when the container has no limit
 	CPUs   float64 // may be a fraction
+	Volume int64   // bytes that the storage has room for, all in all; 0 if not known
+	Free   int64   // bytes of them that are free
 }
+
+// Full tells whether less than a tenth of the storage is free.
+func (r Resources) Full() bool { return r.Volume > 0 && r.Free < r.Volume/10 }
 
 // Cluster is what the Patroni member of this unit says.
 type Cluster struct {

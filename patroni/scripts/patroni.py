@@ -16,14 +16,28 @@ The old primary, though, comes back a while after another has been promoted: cli
 that were not told yet still find it at its address, and a replica would tell them that
 it takes no writes.
 
-It looks at the lock when that runs out, and not in its next loop.
+It looks at the lock when that runs out, and not in its next loop. Before it takes the
+lock it asks the other members how far they are, and where a pod was just deleted there
+is nobody to connect to: Patroni waits two seconds for that, this half a second.
 
 It tells a server whom to follow that was started while nobody led. Such a server may
 lack what makes its data consistent, after a rewind for instance, and lets nobody in:
 Patroni takes it for one that begins to follow whomever it followed before.
+
+A primary that called the others because it did not reach the lock (failsafe mode) is
+called back by what it does with the lock later. Patroni takes it for the primary as
+long as the lock would have lasted, even when it gave it back for a switchover.
+
+A replica that was away for so long that the primary no longer has the WAL which it
+needs is copied anew (rewind.py), as an old primary is that cannot be rewound. Patroni
+leaves it to a person.
 """
 
+import contextlib
 import ctypes
+import logging
+import os
+import select
 import sys
 import threading
 import time
@@ -31,7 +45,14 @@ import time
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
 ALONE = 5  # seconds that a server may take to start before Patroni looks whom it may need
+ASK = 10  # seconds between two looks whether the primary still has the WAL that a server waits for
+COPY = 600  # seconds between two attempts to copy a server anew
+ANSWER = 3  # seconds for an answer of the primary
+KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
+CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
 PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
+
+logger = logging.getLogger("patroni")
 
 # Of patroni.dcs.kubernetes.Kubernetes.
 OF_THE_THREAD = (
@@ -127,8 +148,8 @@ class Time:
 
 
 def watch(kubernetes, version, timeout, patronis):
-    """Instead of Kubernetes.watch, which is patronis: waits for a change of the lock,
-    and not beyond its end."""
+    """In place of Kubernetes.watch: waits for a change of the lock, and not beyond its
+    end."""
     try:
         left = kubernetes._leader_observed_time + kubernetes.ttl - time.time()
     except Exception:
@@ -137,6 +158,33 @@ def watch(kubernetes, version, timeout, patronis):
         return patronis(kubernetes, version, timeout)
     patronis(kubernetes, None, left + POLL / 2)
     return True
+
+
+def request(requests, *arguments, **options):
+    """In place of PatroniRequest.__call__: a question before an election, which is not asked
+    again (retries), waits not as long for a connection as for the answer. One of failsafe
+    mode does, where all have to answer."""
+    import urllib3
+
+    *arguments, patronis = arguments
+    if options.get("retries") == 0 and options.get("timeout"):
+        options["timeout"] = urllib3.Timeout(connect=CONNECT, read=options["timeout"])
+    return patronis(requests, *arguments, **options)
+
+
+def update_cluster(failsafe, cluster, patronis):
+    """In place of Failsafe.update_cluster: puts the primary that called into the cluster,
+    if the lock has not changed since."""
+    with failsafe._lock:
+        if (failsafe._dcs._leader_observed_time or 0) > failsafe._last_update:
+            failsafe.set_is_active(0)
+    return patronis(failsafe, cluster)
+
+
+def basebackup(bootstrap, conn_url, env, options, patronis):
+    """In place of Bootstrap.basebackup: ends when the primary vanishes in the middle, and
+    not after the two hours that the kernel waits."""
+    return patronis(bootstrap, conn_url + "".join(f" {k}={v}" for k, v in KEEPALIVE.items()), env, options)
 
 
 class Recovery:
@@ -162,6 +210,82 @@ class Recovery:
         return change, restart
 
 
+# What a server waits for that has replayed all that it has, and gets no more
+# (https://www.postgresql.org/docs/17/monitoring-stats.html, wait events).
+WAITS_FOR_WAL = """SELECT pg_last_wal_replay_lsn() - '0/0', pg_size_bytes(current_setting('wal_segment_size'))
+    FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryRetrieveRetryInterval'"""
+
+
+class Wal:
+    """Whether a server has to be copied anew, because the WAL that it needs is gone."""
+
+    def __init__(self, rewind_status, is_paused):
+        self.needed, self.is_paused = rewind_status.NEED, is_paused
+        self.next = 0  # when the primary may be asked
+        self.gone_from = None  # the name of a primary that does not have it
+
+    def is_needed(self, rewind, leader, patronis):
+        """In place of Rewind.rewind_or_reinitialize_needed_and_possible. rewind.py hears of
+        it by its environment."""
+        if patronis(rewind, leader):
+            return True
+        if os.environ.pop("WAL_IS_GONE", None) and rewind._state == self.needed:
+            rewind.reset_state()  # that primary is gone: the next one may have it
+            self.next = 0
+        gone_from, self.gone_from = self.gone_from, None
+        try:
+            if not self.waits(rewind._postgresql, leader):
+                return False
+            if gone_from == leader.name:
+                self.next = time.monotonic() + COPY
+                os.environ["WAL_IS_GONE"] = "yes"
+                rewind._state = self.needed
+                return True
+            if time.monotonic() > self.next:
+                self.next = time.monotonic() + ASK
+                self.ask(rewind._postgresql, leader)
+        except Exception as error:
+            logger.info("cannot see whether this server waits for WAL: %s", error)
+        return False
+
+    def waits(self, server, leader):
+        """Whether the server runs and does not follow the leader, as it should."""
+        other = leader and leader.conn_url and leader.name not in ("", server.name)
+        return other and not self.is_paused() and server.state == "running" and server.replication_state() != "streaming"
+
+    def ask(self, server, leader):
+        """Asks for the WAL that the server waits for as the server does. The loop, which may
+        have to elect another primary, does not wait for an answer."""
+        for position, segment in server.query(WAITS_FOR_WAL, retry=False):
+            wanted = {"start_lsn": int(position - position % segment), "timeline": server.get_replica_timeline()}
+            address = leader.conn_kwargs(server.config.replication)
+            threading.Thread(target=self.look, args=(leader.name, address, wanted), daemon=True).start()
+
+    def look(self, name, address, wanted):
+        import psycopg2
+        from psycopg2.extras import PhysicalReplicationConnection
+
+        try:
+            connection = psycopg2.connect(connection_factory=PhysicalReplicationConnection, connect_timeout=ANSWER, **KEEPALIVE, **address)
+            with contextlib.closing(connection), connection.cursor() as cursor:
+                cursor.start_replication(**wanted)
+                select.select([connection], [], [], ANSWER)
+                cursor.read_message()
+        except psycopg2.errors.UndefinedFile as error:
+            logger.warning("the primary no longer has what this server needs: %s", error)
+            self.gone_from = name
+        except Exception as error:
+            logger.info("cannot ask the primary for what this server needs: %s", error)
+
+
+def replace(owner, name, ours):
+    """Has ours called in place of owner's function of that name, if there is one, which it
+    gets as its last argument."""
+    patronis = getattr(owner, name, None)
+    if patronis:
+        setattr(owner, name, lambda *arguments, **named: ours(*arguments, patronis, **named))
+
+
 def main():
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"patroni")  # the process is known by that
     sys.path.pop(0)  # where this file is, beside the data
@@ -169,14 +293,22 @@ def main():
     import patroni.ha
     from patroni.__main__ import main as run
     from patroni.dcs.kubernetes import Kubernetes
+    from patroni.postgresql.bootstrap import Bootstrap
     from patroni.postgresql.config import ConfigHandler
+    from patroni.postgresql.rewind import REWIND_STATUS, Rewind
+    from patroni.request import PatroniRequest
 
     for field in OF_THE_THREAD:
         setattr(Kubernetes, field, OfTheThread())
     patroni.ha.time = Time()
     patroni.postgresql.STOP_POLLING_INTERVAL = POLL  # how often it looks whether the server has ended
-    patronis = Kubernetes.watch
-    Kubernetes.watch = lambda self, version, timeout: watch(self, version, timeout, patronis)
+    replace(Kubernetes, "watch", watch)
+    replace(patroni.ha.Failsafe, "update_cluster", update_cluster)
+    replace(PatroniRequest, "__call__", request)
+    replace(Bootstrap, "basebackup", basebackup)
+    with contextlib.suppress(ImportError):  # Patroni 3.3 and later
+        from patroni import global_config
+        replace(Rewind, "rewind_or_reinitialize_needed_and_possible", Wal(REWIND_STATUS, lambda: global_config.is_paused).is_needed)
     recovery = Recovery(ConfigHandler, patroni.postgresql.Postgresql)
     ConfigHandler.write_recovery_conf = lambda self, parameters: recovery.write_recovery_conf(self, parameters)
     ConfigHandler.check_recovery_conf = lambda self, member: recovery.check_recovery_conf(self, member)

@@ -5,7 +5,8 @@ Patroni runs this in the place of pg_rewind (bin_name,
 https://patroni.readthedocs.io/en/latest/yaml_configuration.html) when an old
 primary has what the new one lacks. Where pg_rewind fails, Patroni would wait for a
 person, or delete the data and clone anew. This clones beside what is there, checks
-that the copy stands, and only then takes the old data away. Arguments and exit status are
+that the copy stands, and only then takes the old data away. It does that at once when
+WAL_IS_GONE is in its environment (patroni.py). Arguments and exit status are
 pg_rewind's (https://www.postgresql.org/docs/17/app-pgrewind.html).
 """
 
@@ -21,6 +22,7 @@ import yaml
 
 ATTEMPTS = 2  # the source may just have been busy
 PAUSE = 2  # seconds
+KEEPALIVE = " keepalives_idle=5 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000"  # a primary may vanish
 STANDS = 3600  # seconds for a copy to replay what was written during it
 
 # A standby must have as much of these as the primary had; pg_controldata's names.
@@ -92,37 +94,44 @@ def clone(programs, data, source):
         replication = yaml.safe_load(file)["postgresql"]["authentication"]["replication"]
     env = {k: v for k, v in os.environ.items() if k != "PGPASSFILE"}
     env["PGPASSWORD"] = replication["password"]
-    say("copying the primary beside the diverged data")
-    source += " user=" + replication["username"]  # the last one counts
-    run = [os.path.join(programs, "pg_basebackup"), "-D", new, "-d", source, "-X", "stream", "-c", "fast", "-w"]
+    say("copying the primary beside the data")
+    source += " user=" + replication["username"] + KEEPALIVE  # the last one counts
+    # A slot of its own would have it confirm commits (patroni/config.go).
+    run = [os.path.join(programs, "pg_basebackup"), "-D", new, "-d", source, "-X", "stream", "-c", "fast", "-w", "--no-slot"]
     subprocess.run(run, env=env, check=True)
     subprocess.run([os.path.join(programs, "pg_verifybackup"), "-q", new], check=True)
     stand(programs, new)
     exchange(new, data)
-    say("the copy stands; removing the diverged data")
+    say("the copy stands; removing the old data")
     shutil.rmtree(new, ignore_errors=True)
+
+
+def rewind(programs, source=None):
+    """Runs pg_rewind as it was asked to; returns its exit status."""
+    arguments = [a + KEEPALIVE if a == source else a for a in sys.argv[1:]]
+    return subprocess.call([os.path.join(programs, "pg_rewind"), *arguments])
 
 
 def main():
     data, source = option("-D"), option("--source-server")
-    if data:
-        with open(os.path.join(data, "PG_VERSION")) as file:
-            programs = os.path.join("/usr/lib/postgresql", file.read().strip(), "bin")
-    else:  # pg_rewind --help, by which Patroni looks whether there is one
+    if not data or not source:  # pg_rewind --help, by which Patroni looks whether there is one
         programs = max((p.path for p in os.scandir("/usr/lib/postgresql")), key=lambda p: int(os.path.basename(p))) + "/bin"
-    if data:  # one at a time: a Patroni that was killed may have left one running
-        fcntl.flock(os.open(os.path.dirname(data), os.O_RDONLY), fcntl.LOCK_EX)
-    for attempt in range(ATTEMPTS):
+        return rewind(programs)
+    with open(os.path.join(data, "PG_VERSION")) as file:
+        programs = os.path.join("/usr/lib/postgresql", file.read().strip(), "bin")
+    # One at a time: a Patroni that was killed may have left one running.
+    fcntl.flock(os.open(os.path.dirname(data), os.O_RDONLY), fcntl.LOCK_EX)
+    for attempt in range(0 if "WAL_IS_GONE" in os.environ else ATTEMPTS):
         if attempt:
             time.sleep(PAUSE)
-        status = subprocess.call([os.path.join(programs, "pg_rewind")] + sys.argv[1:])
-        if status == 0 or not data or not source:
-            return status
+        if rewind(programs, source) == 0:
+            return 0
     try:
         clone(programs, data, source)
     except Exception as error:
         say(f"cannot copy the primary, and nothing was deleted: {error}")
-        return status
+        shutil.rmtree(data + ".clone", ignore_errors=True)  # it takes room
+        return 1
     return 0
 
 
