@@ -15,7 +15,7 @@ var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observe
 	}
 	refresh, is := obs.Refresh()
 	held := false
-	if is {
+	if is && !refresh.Fixed && refresh.Partition > refresh.Next { // or it is on its way already
 		ill, _ := refresh.Ill(obs)
 		held = ill != "" || refresh.Untold(obs)
 	}
@@ -27,14 +27,13 @@ var resumeUpgrade = Action{Name: "resume-upgrade", Begin: func(obs state.Observe
 		return nil, refusal("Upgrade can be resumed only once after juju refresh is called. If it was, wait until the first unit shows that it is refreshed")
 	}
 	asked := false
+	// It only notes that: Kubernetes ends the next unit's pod a moment after it may, and
+	// would take the answer with it if that is this one.
 	return func(view View, want *state.Desired) Progress {
 		if !asked {
-			asked, want.Partition = true, state.Value(refresh.Next)
+			asked = true
 			note(view.Observed, want, map[string]string{state.ResumedKey: refresh.Step()})
 			return Progress{}
-		}
-		if view.Failed != nil {
-			return Progress{Failure: refusal("Cannot set rolling update partition. " + view.Failed.Error())}
 		}
 		return Progress{Done: true, Results: map[string]string{"message": fmt.Sprintf("Upgrade will resume on unit %d", refresh.Next)}}
 	}, nil

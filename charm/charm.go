@@ -120,6 +120,10 @@ func (c *Charm) Dispatch(ctx context.Context) (Outcome, error) {
 		if err := c.act(ctx, &out); err != nil {
 			return out, err
 		}
+		// Who asked waits for the end of this, and what follows may end this pod.
+		if out.Published && c.Wake(context.WithoutCancel(ctx)) == nil {
+			return out, nil
+		}
 	}
 	err := c.settle(ctx, &out)
 	return out, err
@@ -207,7 +211,9 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 			want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageFailed(did.failed), Soon: true})
 		}
 		// Who fails keeps nobody else from going on.
-		if ctx.Err() == nil && did.steps+did.looks > 0 && did.settles == 0 && passes < maxPasses && !(did.published && want.Soon()) {
+		more := ctx.Err() == nil && did.steps+did.looks > 0 && did.settles == 0 && passes < maxPasses
+		urgent := more && did.published && want.Urgent && !want.Patient
+		if more && !urgent && !(did.published && want.Soon()) {
 			continue
 		}
 		out.Status = want.Status()
@@ -228,7 +234,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		wait = wait && !over
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here, unless there may be no coming back.
-		again := (want.Again || wait && out.Published) && (over || !want.Patient)
+		again := urgent || (want.Again || wait && out.Published) && (over || !want.Patient)
 		if reachable && !again && want.Later && !wait {
 			c.Sleep(ctx, later)
 			again = true
@@ -240,7 +246,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 			}
 			c.Log.WarnContext(ctx, "cannot ask for another dispatch: the next event will do", "error", err)
 		}
-		if !wait {
+		if !wait && !urgent {
 			return nil
 		}
 		c.Sleep(ctx, poll)

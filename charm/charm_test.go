@@ -229,6 +229,41 @@ func TestAnActionIsAskedUntilItIsDone(t *testing.T) {
 	}
 }
 
+// What follows may end this pod, and the answer would be lost with it.
+func TestWhatAnActionPublishedIsCommittedFirst(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		wake  error
+		steps int
+	}{
+		"what follows is another dispatch's": {nil, 1},
+		"unless that cannot be asked for":    {errors.New("the workload is away"), 2},
+	} {
+		passes, follows := 0, false
+		m := &fakeModel{fake: fake{name: "model", diff: once(plain("note it")), apply: func(state.Step) error { follows = true; return nil }}}
+		c := Charm{
+			Model: m, Action: "test", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+			Actions: []actions.Action{{Name: "test", Begin: func(state.Observed) (actions.Task, error) {
+				return func(actions.View, *state.Desired) actions.Progress {
+					passes++
+					return actions.Progress{Done: passes > 1}
+				}, nil
+			}}},
+			Systems: []System{&fake{name: "system", apply: func(state.Step) error { return nil }, diff: func(state.Desired) []state.Step {
+				if !follows {
+					return nil
+				}
+				follows = false
+				return []state.Step{plain("let the pod go")}
+			}}},
+			Wake: func(context.Context) error { return test.wake },
+		}
+		if out, err := c.Dispatch(t.Context()); err != nil || m.answers != 1 || out.Steps != test.steps {
+			t.Errorf("%s: there are %d answers and %d steps, want %d; %v", name, m.answers, out.Steps, test.steps, err)
+		}
+	}
+}
+
 func TestOnlyWhatAnActionAskedForIsItsFailure(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -311,6 +346,23 @@ func TestPatience(t *testing.T) {
 		if took < test.least || took > test.most || woken != test.woken {
 			t.Errorf("%s: after %s there are %d notices", name, took, woken)
 		}
+	}
+}
+
+// What clients wait for is told them before what is left to do.
+func TestWhatIsUrgentEndsTheHook(t *testing.T) {
+	t.Parallel()
+	for _, urgent := range []bool{false, true} {
+		m := &fakeModel{fake: fake{name: "model", diff: once(plain("set endpoints")), apply: func(state.Step) error { return nil }}}
+		slow := &fake{name: "database", diff: once(plain("create role")), apply: func(state.Step) error { return nil }}
+		out, woken, _ := hook(t, time.Minute, m, func(want *state.Desired) { want.Urgent = urgent }, slow)
+		if ended := out.Passes == 1; ended != urgent || (woken == 1) != urgent {
+			t.Errorf("urgent: %t; it ended after %d passes, with %d notices", urgent, out.Passes, woken)
+		}
+	}
+	quiet := &fakeModel{fake: fake{name: "model", diff: nothing}}
+	if _, woken, _ := hook(t, time.Minute, quiet, func(want *state.Desired) { want.Urgent = true }); woken != 0 {
+		t.Errorf("nothing was published, and there are %d notices", woken)
 	}
 }
 

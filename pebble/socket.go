@@ -17,6 +17,9 @@ import (
 // callTimeout bounds one call; each is local and takes about a millisecond.
 const callTimeout = 5 * time.Second
 
+// stopTimeout bounds the wait for a service that ends; Pebble goes on with it.
+const stopTimeout = 3 * time.Second
+
 // Socket is what we use of a Pebble daemon. Every call has a deadline.
 type Socket interface {
 	// Pull returns the content of a file. Its error does not tell whether there is
@@ -36,6 +39,8 @@ type Socket interface {
 	// Replan restarts changed services and starts those that should run, and
 	// returns once that is under way.
 	Replan() error
+	// Stop ends a service, and waits for that for some seconds.
+	Stop(service string) error
 	// Services returns the status of each service.
 	Services() (map[string]string, error)
 	// Notify records a custom notice, of which Juju tells the charm.
@@ -154,6 +159,18 @@ func (s socket) Replan() error {
 	// The change is not waited for: Pebble waits a second to see whether a
 	// service stays up, and keeps trying on its own when it does not.
 	_, err := s.client.Replan(&client.ServiceOptions{})
+	return err
+}
+
+func (s socket) Stop(service string) error {
+	id, err := s.client.Stop(&client.ServiceOptions{Names: []string{service}})
+	if err != nil {
+		return err
+	}
+	change, err := s.client.WaitChange(id, &client.WaitChangeOptions{Timeout: stopTimeout})
+	if err == nil && change.Err != "" {
+		err = errors.New(change.Err)
+	}
 	return err
 }
 

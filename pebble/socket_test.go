@@ -194,6 +194,21 @@ func testSocket(t *testing.T, dial func(t *testing.T) (pebble.Socket, string)) {
 			try(t, s.Replan())
 			try(t, s.Replan())
 		}},
+		{"a service that is stopped stays so, until a replan", func(t *testing.T, s pebble.Socket, _ string) {
+			combine(t, s, services(sleeper("stopped", "enabled", "")))
+			try(t, s.Replan())
+			waitFor(t, s, "stopped", "active")
+			try(t, s.Stop("stopped"))
+			if got := statuses(t, s)["stopped"]; got != "inactive" {
+				t.Errorf("it is %s", got)
+			}
+			try(t, s.Stop("stopped"))
+			if s.Stop("none") == nil {
+				t.Error("one that is not there was stopped")
+			}
+			try(t, s.Replan())
+			waitFor(t, s, "stopped", "active")
+		}},
 		{"a notice is recorded under a key that looks like an address", func(t *testing.T, s pebble.Socket, _ string) {
 			try(t, s.Notify("charmhub.io/postgresql-k8s/again"))
 			if s.Notify("again") == nil {
@@ -480,6 +495,7 @@ func TestCallsEndWithTheContext(t *testing.T) {
 		"Plan":     func(s pebble.Socket) error { _, err := s.Plan(); return err },
 		"Combine":  func(s pebble.Socket) error { return s.Combine("l", []byte("{}")) },
 		"Replan":   func(s pebble.Socket) error { return s.Replan() },
+		"Stop":     func(s pebble.Socket) error { return s.Stop("service") },
 		"Services": func(s pebble.Socket) error { _, err := s.Services(); return err },
 		"Exec":     func(s pebble.Socket) error { return s.Exec("true") },
 		"ExecAs":   func(s pebble.Socket) error { return s.ExecAs("root", "", "true") },

@@ -267,6 +267,12 @@ type Replan struct{}
 // String implements state.Step.
 func (Replan) String() string { return "replan" }
 
+// Stop ends a service.
+type Stop struct{ Service string }
+
+// String implements state.Step.
+func (s Stop) String() string { return "stop " + s.Service }
+
 // Diff implements charm.System.
 func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	have, ok := obs.Workload.Get()
@@ -292,6 +298,9 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 	}
 	if layer, ok := want.Layer.Get(); ok {
 		steps = append(steps, diffLayer(have, layer)...)
+	}
+	if want.Stop && runs(have.Services[state.ServiceName]) {
+		steps = append(steps, Stop{state.ServiceName})
 	}
 	return steps
 }
@@ -351,6 +360,11 @@ func (s *System) Apply(_ context.Context, step state.Step) error {
 	case Replan:
 		if err := s.socket.Replan(); err != nil {
 			return fmt.Errorf("cannot replan: %w", err)
+		}
+		return nil
+	case Stop:
+		if err := s.socket.Stop(step.Service); err != nil {
+			return fmt.Errorf("cannot stop %s: %w", step.Service, err)
 		}
 		return nil
 	}

@@ -82,6 +82,8 @@ func TestDiff(t *testing.T) {
 		{"a service that need not run may be stopped", func(c *pebbletest.Container, _ *state.Desired) { c.SetStatus("helper", "inactive") }, nil},
 		{"a container that was restarted forgot its plan", func(c *pebbletest.Container, _ *state.Desired) { c.Restart() },
 			[]string{"combine layer postgresql: services helper postgresql, checks postgresql", "replan"}},
+		{"a member whose unit is gone is stopped", func(_ *pebbletest.Container, want *state.Desired) { *want = state.Desired{Stop: true} },
+			[]string{"stop postgresql"}},
 		{"a container that is away has no steps", func(c *pebbletest.Container, _ *state.Desired) { c.GoAway() }, nil},
 	}
 	for _, test := range tests {

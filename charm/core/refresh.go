@@ -16,7 +16,8 @@ import (
 // keeps the partition at itself from its first dispatch on, until the cluster can do
 // without the next one; then it lets that one go. A unit that is not well, or whose
 // charm does not run, lets nobody go: that halts the rollout without anybody's doing.
-// The leader keeps watch, too, for revisions that know nothing of this.
+// The leader keeps watch, too, for revisions that know nothing of this. The others wake it
+// when its own workload does not come back.
 //
 // Old and new revisions of the charm share databags meanwhile. The rule for that is:
 // a key that is missing or cannot be read says nothing, one that is not known stays.
@@ -35,21 +36,30 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	record(obs, want, state.StackKey, state.StackText(obs.Stack()))
 	record(obs, want, state.ResumedKey, resumed(obs))
 	record(obs, want, state.PublishedKey, published(obs, is, want))
-	holder := is && refresh.Holder(obs.Unit)
-	if !is || !obs.Leader && !holder {
+	if !is {
 		return
 	}
-	if layer, wished := want.Layer.Get(); wished {
+	unheard := silent(obs, refresh)
+	if unheard != "" && want.Announce != "" {
+		want.Announce += " hears nothing of " + unheard
+	}
+	holder := refresh.Holder(obs.Unit)
+	leads := obs.Leader || holder
+	if layer, wished := want.Layer.Get(); wished && (leads || unheard == "" && !refresh.Paused(obs)) {
 		layer.Checks["pulse"] = beat(true)
 	}
+	if !leads {
+		return
+	}
+	failed, why, halted := refresh.Halted(obs)
 	_, missing := ready(obs, want.Endpoints)
 	blocked := missing != nil && missing.Severity == state.Blocked
 	v := judge(obs, refresh, holder && blocked)
 	if holder || watches(obs, refresh) {
 		v.wish(refresh, want)
 	}
-	if unit, why, halted := refresh.Halted(obs); halted {
-		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageRefreshHalted(obs.Unit.App, unit, why)})
+	if halted {
+		want.Problem(state.Problem{Severity: state.Blocked, Message: state.MessageRefreshHalted(obs.Unit.App, failed, why)})
 		return // the pulse is often enough
 	}
 	if holder && v.message != "" {
@@ -57,6 +67,21 @@ func (Refresh) Desire(obs state.Observed, want *state.Desired) {
 	}
 	want.Later = want.Later || holder && !blocked && v.message != state.MessageRefreshPaused
 }
+
+// silent is the unit of which nothing was heard since its pod was replaced: if it is the
+// leader's, it has no workload that would wake it.
+func silent(obs state.Observed, refresh state.Refresh) string {
+	obs.Now = obs.Now.Add(-clockSkew) // it is woken but once, and must see that itself
+	unit, _, halted := refresh.Halted(obs)
+	cluster, _ := obs.Cluster.Get()
+	if member, _ := cluster.Member(state.PodOf(unit)); !halted || member.State != "" {
+		return ""
+	}
+	return unit
+}
+
+// clockSkew is how far the clocks of two nodes may differ.
+const clockSkew = 10 * time.Second
 
 // holderPatience is how long the leader leaves a rollout to the holder.
 const holderPatience = 30 * time.Second
@@ -66,7 +91,7 @@ const holderPatience = 30 * time.Second
 func watches(obs state.Observed, refresh state.Refresh) bool {
 	_, known := obs.Cluster.Get()
 	holder := refresh.Done
-	return known && refresh.Partition != refresh.Next &&
+	return (known || refresh.Resumed(obs)) && refresh.Partition != refresh.Next &&
 		(len(holder) == 0 || obs.Now.Sub(holder[len(holder)-1].Created) > holderPatience)
 }
 

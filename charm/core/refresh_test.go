@@ -127,6 +127,9 @@ func TestRefreshLetsOnePodGoAfterTheOther(t *testing.T) {
 		{"and later does what nobody does", 0, 1, 2, []func(*state.Observed){leads}, 1, "", ""},
 		{"but holds back nobody who was let go", 0, 1, 1, []func(*state.Observed){leads, member(2, stopped)}, nothing, "", "upgrade failed: db/2 is start failed"},
 		{"it says who is ill", 0, 1, 2, []func(*state.Observed){leads, member(2, stopped)}, 2, "", "upgrade failed: db/2 is start failed"},
+		{"what somebody has said needs no cluster", 0, 1, 2, []func(*state.Observed){leads, note("resumed", "new/1"), func(o *state.Observed) {
+			o.Cluster = state.Unknown[state.Cluster]("connection refused")
+		}}, 1, "", ""},
 		{"without Kubernetes nothing is known", 2, 1, 2, []func(*state.Observed){func(o *state.Observed) { o.Kube = state.Unknown[state.Kube]("away") }}, nothing, "", ""},
 		{"who leaves has no say", 2, 1, 2, []func(*state.Observed){func(o *state.Observed) { o.Leaving = true }}, nothing, "", ""},
 		{"when all are refreshed there is nothing to do", 1, -1, 0, nil, nothing, "", ""},
@@ -166,6 +169,44 @@ func TestRefreshOfABlockedUnitHalts(t *testing.T) {
 	want := desire(obs, Member{}, Refresh{})
 	if wish, _ := want.Partition.Get(); wish != 2 || want.Later || want.Status().Severity != state.Blocked {
 		t.Errorf("the partition is %d, the status %v, and it looks again: %t", wish, want.Status(), want.Later)
+	}
+}
+
+// The unit that fails may be the leader's, with no workload that would wake it: the
+// others do, once, and stay awake until they have.
+func TestRefreshWakesALeaderWithoutAWorkload(t *testing.T) {
+	t.Parallel()
+	without := member(2, func(m *state.Member) { *m = state.Member{Name: m.Name, Role: "replica"} })
+	created := func(age time.Duration) func(*state.Observed) {
+		return func(o *state.Observed) {
+			changeKnown(&o.Kube, func(k *state.Kube) { k.Pods[2].Created = noon.Add(-age) })
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change []func(*state.Observed)
+		says   string
+		awake  bool
+	}{
+		{name: "all are well", awake: true},
+		{name: "a person is to look", change: []func(*state.Observed){note("upgrade-stack", "[0,1]"), note("prepared", "old")}},
+		{name: "it may have just started", change: []func(*state.Observed){without, created(65 * time.Second)}, awake: true},
+		{name: "it has none", change: []func(*state.Observed){without, created(75 * time.Second)}, says: " hears nothing of db/2"},
+		{name: "it has one, which wakes it", change: []func(*state.Observed){member(2, stopped)}, awake: true},
+	} {
+		obs := rolling(0, 1, 2)
+		for _, change := range test.change {
+			change(&obs)
+		}
+		want := state.Desired{Announce: "leader", Layer: state.Value(Layer(obs.Unit, false, idle()))}
+		Refresh{}.Desire(obs, &want)
+		layer, _ := want.Layer.Get()
+		if awake := reflect.DeepEqual(layer.Checks["pulse"], beat(true)); want.Announce != "leader"+test.says || awake != test.awake {
+			t.Errorf("%s: it announces %q, and stays awake: %t", test.name, want.Announce, awake)
+		}
+		if len(want.Problems) > 0 {
+			t.Errorf("%s: that is for the leader to say: %v", test.name, want.Problems)
+		}
 	}
 }
 

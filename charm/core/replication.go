@@ -96,6 +96,10 @@ func (Succession) Desire(obs state.Observed, want *state.Desired) {
 		if obs.Leader && (!ok || !slices.Contains(units, state.UnitName(primary.Name))) {
 			wait(state.MessageLastWord)
 		}
+		// Juju 4.1 may forget the pod (seen with 4.1-beta2, a unit that was removed while
+		// its application was still growing). With no charm it would confirm commits, and
+		// become the primary, unready: no Service would lead to it.
+		want.Stop = ok && obs.Event.Name == "remove"
 		return
 	}
 	successor, ok := cluster.Successor(func(m state.Member) bool { return slices.Contains(units, state.UnitName(m.Name)) })

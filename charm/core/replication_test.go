@@ -162,3 +162,35 @@ func TestSuccession(t *testing.T) {
 		})
 	}
 }
+
+// The last hook of a unit that is gone for good ends its member: Juju may leave the pod.
+func TestAMemberEndsWithItsUnit(t *testing.T) {
+	t.Parallel()
+	follows := func(o *state.Observed) {
+		changeKnown(&o.Cluster, func(c *state.Cluster) {
+			c.Members[0].Role = "replica"
+			c.Members = append(c.Members, state.Member{Name: "db-1", Role: "leader", State: "running"})
+		})
+	}
+	for _, test := range []struct {
+		name, event string
+		change      func(*state.Observed)
+		stops       bool
+	}{
+		{"a replica", "remove", follows, true},
+		{"it still has hooks to come", "stop", follows, false},
+		{"a primary, which nobody has succeeded", "remove", func(*state.Observed) {}, false},
+		{"nobody leads", "remove", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Members[0].Role = "replica" })
+		}, false},
+		{"the application is removed", "remove", func(o *state.Observed) { follows(o); o.Units = state.Value([]string{}) }, false},
+		{"the unit stays", "remove", func(o *state.Observed) { follows(o); o.Units = state.Value([]string{"db/0", "db/1"}) }, false},
+	} {
+		obs := running()
+		obs.Leader, obs.Leaving, obs.Event.Name, obs.Units = false, true, test.event, state.Value([]string{"db/1"})
+		test.change(&obs)
+		if want := desire(obs, Succession{}); want.Stop != test.stops {
+			t.Errorf("%s: it is stopped: %t", test.name, want.Stop)
+		}
+	}
+}

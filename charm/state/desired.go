@@ -55,14 +55,19 @@ type Desired struct {
 	// Pulse asks to be woken now and then: what is waited for comes without an event.
 	Pulse bool
 	// Announce is what the other units should be woken for when it changes: how
-	// this member is. "" is no wish.
+	// this member is, and of whom it hears nothing. "" is no wish.
 	Announce string
 	// Refreshed is how far this unit is with a refresh, in upstream's words. "" is no
 	// wish.
 	Refreshed string
+	// Stop ends this member: its unit is gone for good, and its pod may not be.
+	Stop bool
 
 	// Again asks for another dispatch as soon as Juju has committed this one.
 	Again bool
+	// Urgent asks for that when this pass publishes something: clients wait for it, and
+	// what is left to do may take long.
+	Urgent bool
 	// Later asks for one a moment after that: no event tells of what is awaited.
 	Later bool
 	// Patient has this dispatch look again for nearly all of its budget, for what should

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -16,15 +17,10 @@ type ClientEndpoints struct {
 	// PrimaryService and ReplicasService are names that outlive a failover, with
 	// the port.
 	PrimaryService, ReplicasService string
-	Version                         string // of the server: 17.5
-}
-
-// ReadOnlyService is the name of the replicas, where there are any.
-func (e ClientEndpoints) ReadOnlyService() string {
-	if e.ReadOnly == e.Primary {
-		return e.PrimaryService
-	}
-	return e.ReplicasService
+	// ReadOnlyService is the name of the replicas, and the primary's if there is none. One
+	// that does not follow for a moment still counts: Kubernetes knows who is ready.
+	ReadOnlyService string
+	Version         string // of the server: 17.5
 }
 
 // Published returns what clients should be told now. It is unknown while there
@@ -46,15 +42,18 @@ func (o Observed) Published() Known[ClientEndpoints] {
 	service := func(suffix string) string {
 		return fmt.Sprintf("%s-%s.%s.svc.%s:%d", o.Unit.App, suffix, o.Unit.Model, kube.Domain, PostgresPort)
 	}
-	e := ClientEndpoints{
-		PrimaryService: service("primary"), ReplicasService: service("replicas"),
-		Version: catalog.Version,
+	e := ClientEndpoints{PrimaryService: service("primary"), ReplicasService: service("replicas"), Version: catalog.Version}
+	e.ReadOnlyService = e.PrimaryService
+	cluster, known := o.Cluster.Get()
+	standby := func(p Pod) bool {
+		member, _ := cluster.Member(p.Name)
+		return p.Name != primary.Name && !p.Terminating && (!known || member.Running())
+	}
+	if len(replicas) > 0 || slices.ContainsFunc(kube.Pods, standby) {
+		e.ReadOnlyService = e.ReplicasService
 	}
 	if o.Config.String("client-endpoints") == "service" {
-		e.Primary, e.ReadOnly = e.PrimaryService, e.ReplicasService
-		if len(replicas) == 0 {
-			e.ReadOnly = e.Primary
-		}
+		e.Primary, e.ReadOnly = e.PrimaryService, e.ReadOnlyService
 		return Value(e)
 	}
 	if e.Primary, ok = address(kube, primary.Name, e.PrimaryService); !ok {

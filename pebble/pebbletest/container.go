@@ -274,6 +274,17 @@ func (c socket) Replan() error {
 	return nil
 }
 
+func (c socket) Stop(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, planned := c.services[name]
+	if !planned {
+		return fmt.Errorf("service %q does not exist", name)
+	}
+	s.status = "inactive"
+	return nil
+}
+
 func (c socket) Services() (map[string]string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

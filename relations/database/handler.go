@@ -42,7 +42,7 @@ func digest(e state.ClientEndpoints) string {
 }
 
 func secretDigest(e state.ClientEndpoints) string {
-	return clients.Digest(e.PrimaryService, e.ReadOnlyService())
+	return clients.Digest(e.PrimaryService, e.ReadOnlyService)
 }
 
 // serve wishes what one relation asks for, and returns its record.
@@ -98,7 +98,9 @@ func serve(obs state.Observed, want *state.Desired, relation state.Relation, pub
 	case client.Digest != clients.Pending:
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.databag(), Grant: client.Secrets})
 	case settled:
-		// What is in secrets takes one more commit. In a failover the endpoints cannot wait.
+		// What is in secrets takes one more commit, and a replica that confirms it. In a
+		// failover the endpoints cannot wait.
+		want.Urgent = true
 		want.Databags = append(want.Databags, state.Databag{Relation: relation.ID, Content: reply.refresh()})
 	}
 	return client

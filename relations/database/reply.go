@@ -42,7 +42,7 @@ func (r *reply) fill(request Request, user string, password state.Redacted) map[
 		"username":       user,
 		"password":       password.Reveal(),
 		"uris":           uri(user, password, e.PrimaryService, request.Database),
-		"read-only-uris": uri(user, password, e.ReadOnlyService(), request.Database),
+		"read-only-uris": uri(user, password, e.ReadOnlyService, request.Database),
 		"tls":            "False",
 	}
 	response := map[string]string{

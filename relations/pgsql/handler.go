@@ -75,7 +75,7 @@ func outdated(obs state.Observed, relation state.Relation, client state.Client, 
 // digest stands for what all relations are told alike, for whose databag tells
 // it, and for the extensions that they may have.
 func digest(obs state.Observed, e state.ClientEndpoints) string {
-	return clients.Digest(e.PrimaryService, e.ReadOnlyService(), e.Version, obs.Unit.Name, plugins(obs.Config))
+	return clients.Digest(e.PrimaryService, e.ReadOnlyService, e.Version, obs.Unit.Name, plugins(obs.Config))
 }
 
 // plugins stands for the extensions that options enable.

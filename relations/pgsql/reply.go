@@ -34,7 +34,7 @@ func reply(obs state.Observed, relation state.Relation, request Request, e state
 		"password":      password.Reveal(),
 		"port":          strconv.Itoa(state.PostgresPort),
 		// With nobody to stand by, reads go to the primary, as those of modern clients.
-		"standbys": connect(e.ReadOnlyService()),
+		"standbys": connect(e.ReadOnlyService),
 		"user":     user,
 		"version":  e.Version,
 	}
