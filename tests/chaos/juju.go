@@ -467,9 +467,20 @@ func (l *live) refresh(ctx context.Context) error {
 	return err
 }
 
+// action fails when the action does: juju run does not (seen with Juju 4.1-beta2).
 func (l *live) action(ctx context.Context, unit, name string) error {
-	_, err := l.juju(ctx, "run", unit, name)
-	return err
+	out, err := l.juju(ctx, "run", unit, name, "--format=json")
+	if err != nil {
+		return err
+	}
+	var tasks map[string]struct{ Status, Message string }
+	if err := json.Unmarshal([]byte(out), &tasks); err != nil {
+		return fmt.Errorf("%s on %s: %w: %s", name, unit, err, out)
+	}
+	if t := tasks[unit]; t.Status != "completed" {
+		return fmt.Errorf("%s on %s %s: %s", name, unit, t.Status, t.Message)
+	}
+	return nil
 }
 
 func (l *live) exec(ctx context.Context, unit string, command ...string) (string, error) {

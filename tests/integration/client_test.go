@@ -57,13 +57,12 @@ func (m model) waitClient(name, status, message string) {
 // "a.b".
 func (m model) action(name, action string, params ...string) map[string]string {
 	m.t.Helper()
-	out := m.juju(append([]string{"run", name + "/0", action, "--format=json"}, params...)...)
-	var results map[string]struct{ Results map[string]any }
-	if err := json.Unmarshal([]byte(out), &results); err != nil {
-		m.t.Fatalf("cannot read the results of %s: %v", action, err)
+	results, err := m.tryAction(name+"/0", action, params...)
+	if err != nil {
+		m.t.Fatal(err)
 	}
 	flat := map[string]string{}
-	for key, value := range results[name+"/0"].Results {
+	for key, value := range results {
 		nested, isNested := value.(map[string]any)
 		for inner, value := range nested {
 			flat[key+"."+inner] = fmt.Sprint(value)
@@ -73,6 +72,25 @@ func (m model) action(name, action string, params ...string) map[string]string {
 		}
 	}
 	return flat
+}
+
+// tryAction fails when the action does: juju run does not (seen with Juju 4.1-beta2).
+func (m model) tryAction(unit, action string, params ...string) (results map[string]any, err error) {
+	out, err := m.try(append([]string{"juju", "run", "-m", m.name, unit, action, "--format=json"}, params...)...)
+	if err != nil {
+		return nil, err
+	}
+	var tasks map[string]struct {
+		Status, Message string
+		Results         map[string]any
+	}
+	if err := json.Unmarshal([]byte(out), &tasks); err != nil {
+		return nil, fmt.Errorf("cannot read the results of %s: %w", action, err)
+	}
+	if task := tasks[unit]; task.Status != "completed" {
+		return nil, fmt.Errorf("%s on %s %s: %s", action, unit, task.Status, task.Message)
+	}
+	return tasks[unit].Results, nil
 }
 
 func (m model) clientSQL(name, statement string) string {

@@ -70,7 +70,8 @@ func newModel(t *testing.T) model {
 			lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool {
 				return strings.HasPrefix(line, "controller-") // the status history, above all
 			})
-			t.Logf("the end of the model's log:\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
+			status, _ := exec.Command("juju", "status", "-m", m.name).CombinedOutput()
+			t.Logf("the end of the model's log, and its status:\n%s\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"), status)
 			if os.Getenv("KEEP") != "" {
 				return
 			}

@@ -47,7 +47,7 @@ func TestLegacyClients(t *testing.T) {
 	m.kubectl("delete", "pod", old, "--wait=false")
 	start = time.Now()
 	for {
-		_, err := m.try("juju", "run", "-m", m.name, "old/0", "sql", "statement=INSERT INTO seen (event) VALUES ('after')")
+		_, err := m.tryAction("old/0", "sql", "statement=INSERT INTO seen (event) VALUES ('after')")
 		if pod := m.primaryPod(); err == nil && pod != old && pod != "" {
 			break
 		}

@@ -80,19 +80,21 @@ func shows(a application, text string) bool {
 func (m model) ready() {
 	m.t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
-		out, err := m.try("juju", "run", "-m", m.name, m.leader(), "pre-upgrade-check")
+		_, err := m.tryAction(m.leader(), "pre-upgrade-check")
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			m.t.Fatalf("%v\n%s", err, out)
+			m.t.Fatal(err)
 		}
 	}
 }
 
-func (m model) onLeader(action string) string {
+func (m model) onLeader(action string) {
 	m.t.Helper()
-	return m.juju("run", m.leader(), action)
+	if _, err := m.tryAction(m.leader(), action); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 func (m model) refresh(image string) {

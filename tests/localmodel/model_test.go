@@ -422,7 +422,8 @@ func TestRefreshFollowsThePartition(t *testing.T) {
 	}
 	partition(0)
 	w.wait("all pods", func(s localmodel.Status) bool { return revisions(s) == "[2 2 2]" && idle(s, "ring", 3) })
-	if got := w.ran("ring/1"); !slices.Equal(got[len(got)-3:], []string{"upgrade-charm", "config-changed", "start"}) {
+	got := slices.DeleteFunc(w.ran("ring/1")[hooks:], func(hook string) bool { return hook == "leader-elected" }) // while ring/0 is away
+	if !slices.Equal(got, []string{"upgrade-charm", "config-changed", "start"}) {
 		t.Errorf("it ran %q", got)
 	}
 }

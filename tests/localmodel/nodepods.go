@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -256,6 +257,9 @@ func (p *ClusterPod) startWorkload(w Workload) error {
 	for _, m := range w.Mounts {
 		spec.Binds = append(spec.Binds, container.Bind{From: m.From, To: m.To})
 	}
+	if _, err := os.Stat(w.Image); errors.Is(err, fs.ErrNotExist) {
+		return nil // a kubelet goes on without a container whose image cannot be pulled
+	}
 	c, err := p.Run(w.Name, p.cluster.Inpod, spec)
 	if err != nil {
 		return err
@@ -322,11 +326,15 @@ func (p *ClusterPod) Terminate() {
 	p.mu.Lock()
 	p.ending = true
 	p.mu.Unlock()
+	var containers []*node.Container
 	for _, w := range p.spec.Workloads {
-		p.Container(w.Name).Terminate()
+		if c := p.Container(w.Name); c != nil {
+			c.Terminate()
+			containers = append(containers, c)
+		}
 	}
-	for _, w := range p.spec.Workloads {
-		<-p.Container(w.Name).Done
+	for _, c := range containers {
+		<-c.Done
 	}
 }
 

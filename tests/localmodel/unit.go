@@ -178,7 +178,7 @@ func (u *Unit) nextHook() *Hook {
 }
 
 func (u *Unit) dueReplacementStop() *Hook {
-	if r := u.replacing; !r.stop && u.everStarted && u.app.model.now().Before(r.deadline) {
+	if r := u.replacing; !r.stop && u.everStarted && !u.charmless && u.app.model.now().Before(r.deadline) {
 		return &Hook{Name: "stop", done: func() { r.stop = true }, undo: func() { r.stop = true }}
 	}
 	return nil

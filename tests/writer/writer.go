@@ -177,14 +177,14 @@ func (w *Writer) Wrote(since time.Time) bool {
 	return len(acks) > 0 && acks[len(acks)-1].At.After(since)
 }
 
-// Count compares the table, as a connection sees it, with what was acknowledged.
+// Count compares the table, as a connection sees it, with what was acknowledged before.
 func (w *Writer) Count(ctx context.Context, conn *pgx.Conn) (Count, error) {
+	acks, _ := w.Record()
 	found, err := conn.Query(ctx, "SELECT n FROM "+w.Table())
 	if err != nil {
 		return Count{}, err
 	}
 	rows, err := pgx.CollectRows(found, pgx.RowTo[int64])
-	acks, _ := w.Record()
 	return compare(acks, rows), err
 }
 

@@ -57,6 +57,10 @@ func dispatch(ctx context.Context, tools juju.Tools) error {
 		return err
 	}
 	reply, err := read(ctx, tools, ids[0])
+	if errors.Is(err, errNoSecret) && env.Event.Action == "" {
+		// The relation goes, and the provider was faster.
+		return tools.StatusSet(ctx, "waiting", err.Error())
+	}
 	if err != nil {
 		return err
 	}
@@ -113,6 +117,8 @@ func ask(ctx context.Context, tools juju.Tools, id int, config map[string]any) e
 	return tools.RelationSet(ctx, id, request)
 }
 
+var errNoSecret = errors.New("a secret of the relation is gone")
+
 // read returns what the relation gave, secrets opened, in one flat form.
 func read(ctx context.Context, tools juju.Tools, id int) (map[string]string, error) {
 	app, err := tools.RelationApp(ctx, id)
@@ -148,6 +154,9 @@ func read(ctx context.Context, tools juju.Tools, id int) (map[string]string, err
 			continue
 		}
 		out, err := tools.Run(ctx, "secret-get", []string{uri, "--refresh", "--format=json"}, nil)
+		if err != nil && strings.Contains(err.Error(), "not found") {
+			return nil, errNoSecret
+		}
 		if err != nil {
 			return nil, err
 		}

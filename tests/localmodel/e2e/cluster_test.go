@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,9 +85,10 @@ func TestScaling(t *testing.T) {
 	w.settle(3)
 	w.streaming(app+"/0", 2)
 	w.write(app+"/2", 4)
-	if sync := w.psql(app+"/0", "SHOW synchronous_standby_names"); !strings.HasPrefix(sync, "ANY 1 (") || strings.Count(sync, app) != 2 {
-		t.Errorf("commits are confirmed by %s", sync)
-	}
+	w.eventually("one of both replicas confirms commits", func() bool { // Patroni chooses them in its next loop
+		sync, err := w.tryPsql(app+"/0", "SHOW synchronous_standby_names")
+		return err == nil && strings.HasPrefix(sync, "ANY 1 (") && strings.Count(sync, app) == 2
+	})
 }
 
 // failOver ends the pod of the primary, and waits until all is well with another.
@@ -273,38 +275,114 @@ func TestForeignVolume(t *testing.T) {
 	}
 }
 
-// TestDivergedMember makes a replica's data diverge in a way that pg_rewind gives
-// up on, a file of another kind than the source's, and looks whether the data are
-// replaced by a copy.
-func TestDivergedMember(t *testing.T) {
-	w := newWorld(t, nil)
+// pair deploys two units that have a row; the primary has a file "odd" among its data.
+func (w *world) pair() (primary, replica string) {
+	w.t.Helper()
 	w.deploy(2)
 	w.settle(2)
-	w.write(app+"/0", 1)
-	primary, replica := w.primary(), app+"/0"
+	w.write(unit0, 1)
+	primary, replica = w.primary(), unit0
 	if primary == replica {
 		replica = app + "/1"
 	}
 	w.inWorkload(primary, "touch "+state.DataDir+"/odd")
-	pod, err := w.pod(replica)
+	return primary, replica
+}
+
+// away stops a unit's server, and its charm, which would start that again.
+func (w *world) away(unit string) (back func()) {
+	w.t.Helper()
+	pod, err := w.pod(unit)
 	w.must(err)
 	charm := pod.Container("charm")
-	w.must(charm.Freeze()) // it would start the service again in the middle of this
-	// A timeline of its own is what makes it diverge.
-	w.inWorkload(replica, `pebble stop postgresql && cd /tmp && pg_ctl() {
-		runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_ctl -w -D `+state.DataDir+` -o '-p 5599' -l /dev/null "$@"
-	}; pg_ctl start && pg_ctl promote && pg_ctl stop && cd `+state.DataDir+` && mkdir odd && touch mine`)
-	w.must(charm.Thaw())
-	w.inWorkload(replica, "pebble start postgresql")
+	w.must(charm.Freeze())
+	w.inWorkload(unit, "pebble stop postgresql")
+	return func() {
+		w.t.Helper()
+		w.must(charm.Thaw())
+		w.inWorkload(unit, "pebble start postgresql")
+	}
+}
+
+// copied waits until a replica's data, in which there was a file "mine", are those of
+// the primary of the pair, and nothing else is left on its volume.
+func (w *world) copied(primary, replica string) {
+	w.t.Helper()
 	w.eventually("a copy", func() bool {
 		return w.inWorkload(replica, "cd "+state.DataDir+" && test -f odd -a ! -e mine && echo yes || true") == "yes\n"
 	})
 	w.settle(2)
 	w.streaming(primary, 1)
 	w.write(primary, 2)
-	if left := w.inWorkload(replica, "ls "+state.Mount); strings.Contains(left, "clone") || strings.Contains(left, "diverged") {
-		t.Errorf("there is still %s", left)
+	if left := w.inWorkload(replica, "ls "+state.Mount); strings.Contains(left, "clone") {
+		w.t.Errorf("there is still %s", left)
 	}
+}
+
+// TestDivergedMember makes a replica's data diverge in a way that pg_rewind gives
+// up on, a file of another kind than the source's, and looks whether the data are
+// replaced by a copy.
+func TestDivergedMember(t *testing.T) {
+	w := newWorld(t, nil)
+	primary, replica := w.pair()
+	back := w.away(replica)
+	// A timeline of its own is what makes it diverge.
+	w.inWorkload(replica, `cd /tmp && pg_ctl() {
+		runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_ctl -w -D `+state.DataDir+` -o '-p 5599' -l /dev/null "$@"
+	}; pg_ctl start && pg_ctl promote && pg_ctl stop && cd `+state.DataDir+` && mkdir odd && touch mine`)
+	back()
+	w.copied(primary, replica)
+}
+
+// TestForgottenReplica has a replica away until the primary has thrown away the WAL
+// that it needs: it is copied anew, and nobody has to ask for that.
+func TestForgottenReplica(t *testing.T) {
+	w := newWorld(t, nil)
+	primary, replica := w.pair()
+	back := w.away(replica)
+	w.inWorkload(replica, "touch "+state.DataDir+"/mine")
+	needed := strings.TrimSpace(w.psql(primary, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())"))
+	w.psql(primary, "ALTER SYSTEM SET wal_keep_size = 0")
+	w.psql(primary, "SELECT pg_reload_conf()")
+	w.eventually(needed+" is gone", func() bool {
+		w.psql(primary, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+		w.psql(primary, "SELECT pg_logical_emit_message(false, 'test', 'wal'); SELECT pg_switch_wal(); CHECKPOINT")
+		return w.psql(primary, "SELECT count(*) FROM pg_ls_waldir() WHERE name = '"+needed+"'") == "0"
+	})
+	back()
+	w.copied(primary, replica)
+}
+
+// TestSmallVolume writes more than two volumes of a gigabyte have room for, while the
+// replica is away; then it fills one of them.
+func TestSmallVolume(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, storage := range []string{"0", "1"} {
+		volume := filepath.Join(node.Dir, "m", "storage", "pgdata", storage)
+		w.must(os.MkdirAll(volume, 0o755))
+		w.must(syscall.Mount("volume", volume, "tmpfs", 0, "size=1g"))
+		t.Cleanup(func() { w.must(syscall.Unmount(volume, syscall.MNT_DETACH)) })
+	}
+	primary, replica := w.pair()
+	started := w.psql(primary, "SELECT pg_postmaster_start_time()")
+	back := w.away(replica)
+	w.inWorkload(replica, "touch "+state.DataDir+"/mine")
+	for range 20 {
+		w.psql(primary, "SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 1000000))) FROM generate_series(1, 100)")
+	}
+	back()
+	w.copied(primary, replica)
+	w.eventually("a slot that keeps WAL", func() bool {
+		return w.psql(primary, "SELECT wal_status, active FROM pg_replication_slots") == "reserved|t"
+	})
+	if now := w.psql(primary, "SELECT pg_postmaster_start_time()"); now != started {
+		t.Errorf("the server was started at %s, and again at %s", started, now)
+	}
+
+	w.inWorkload(primary, "cd "+state.Mount+` && fallocate -l $(($(stat -f -c "%a * %S" .) - 50000000)) ballast`)
+	w.shows(primary, "blocked", state.MessageFull)
+	w.inWorkload(primary, "rm "+state.Mount+"/ballast")
+	w.settle(2)
 }
 
 // inWorkload runs a command in a unit's workload container.

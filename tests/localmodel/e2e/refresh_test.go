@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/tests/localmodel"
 	"charmhub.io/postgresql-k8s/tests/localmodel/kubeapi"
 	"charmhub.io/postgresql-k8s/tests/localmodel/node"
@@ -168,6 +169,7 @@ func TestRefresh(t *testing.T) {
 	other, path := w.anotherImage(nil), w.anotherCharm()
 	t.Run("with pre-upgrade-check, the primary elsewhere", func(t *testing.T) {
 		w := w.in(t)
+		w.lead(app + "/1") // its pod ends as soon as its resume-upgrade lets it go
 		w.refused(w.leader(), "resume-upgrade", nil, "Nothing to resume, upgrade stack unset.")
 		if w.primary() == unit0 {
 			w.act(app+"/1", "promote-to-primary", map[string]any{"scope": "unit"})
@@ -247,6 +249,19 @@ func TestRefreshHalts(t *testing.T) {
 	w.refreshed(3, 3)
 	w.switchovers(before, 2)
 	write.end()
+}
+
+// TestRefreshHaltsWithoutItsLeader refreshes to an image that is not there: the leader's
+// own workload does not come back, and what is to wake it comes from the others.
+func TestRefreshHaltsWithoutItsLeader(t *testing.T) {
+	w := newWorld(t, func(o *localmodel.Options) { o.Timing.UpdateStatus = time.Hour })
+	w.deploy(3)
+	w.settle(3)
+	w.lead(app + "/2")
+	w.must(w.Refresh(app, charm, map[string]string{"postgresql-image": filepath.Join(dir, "absent")}))
+	w.shows(app+"/2", "blocked", state.MessageRefreshHalted(app, app+"/2", "starting"))
+	w.must(w.Refresh(app, charm, map[string]string{"postgresql-image": image}))
+	w.refreshed(3, 3)
 }
 
 // TestRefreshOfFew refreshes one unit, and two.
