@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -109,8 +110,9 @@ func (s *System) read(ctx context.Context) (state.Kube, error) {
 }
 
 func podFacts(p corev1.Pod) state.Pod {
+	ready, since := ready(p)
 	return state.Pod{
-		Name: p.Name, IP: p.Status.PodIP, Ready: ready(p), Labels: p.Labels,
+		Name: p.Name, IP: p.Status.PodIP, Ready: ready, ReadySince: since, Labels: p.Labels,
 		Revision: p.Labels[appsv1.ControllerRevisionHashLabelKey], Created: p.CreationTimestamp.Time, Terminating: p.DeletionTimestamp != nil,
 		Patroni: patroniVersion(p.Annotations["status"]),
 	}
@@ -142,10 +144,14 @@ func rollout(set appsv1.StatefulSet) state.Rollout {
 	return r
 }
 
-func ready(p corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+// ready tells whether a pod is, and since when.
+func ready(p corev1.Pod) (is bool, since time.Time) {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return true, c.LastTransitionTime.Time
+		}
+	}
+	return false, time.Time{}
 }
 
 // ownerUID returns ours if we are among the owners, else the first one, or "".

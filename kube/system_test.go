@@ -51,7 +51,7 @@ func newServer() *apiServer {
 	set["metadata"].(object)["uid"] = "ours"
 	s.put(apps+"statefulsets/db", set)
 	pod := meta("db-0", object{"app.kubernetes.io/name": "db"}, "ours", born)
-	pod["status"] = object{"podIP": "10.1.0.7", "conditions": []object{{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}}}
+	pod["status"] = object{"podIP": "10.1.0.7", "conditions": []object{{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True", "lastTransitionTime": born.Format(time.RFC3339)}}}
 	s.put(core+"pods/db-0", pod)
 	s.put(core+"pods/db-1", meta("db-1", object{"app.kubernetes.io/name": "db"}, "ours", born))
 	s.put(core+"pods/other-0", meta("other-0", object{"app.kubernetes.io/name": "other"}, "theirs", born))
@@ -219,7 +219,7 @@ func TestObserve(t *testing.T) {
 		Rollout: state.Rollout{Replicas: 1},
 		Domain:  "cluster.example",
 		Pods: []state.Pod{
-			{Name: "db-0", IP: "10.1.0.7", Ready: true, Labels: name, Created: born.Local()},
+			{Name: "db-0", IP: "10.1.0.7", Ready: true, ReadySince: born.Local(), Labels: name, Created: born.Local()},
 			{Name: "db-1", Labels: name, Created: born.Local()},
 		},
 		Services: map[string]state.KubeService{

@@ -463,10 +463,12 @@ type Owner struct {
 
 // Pod is a pod of this application.
 type Pod struct {
-	Name   string
-	IP     string
-	Ready  bool // so that Services lead to it
-	Labels map[string]string
+	Name  string
+	IP    string
+	Ready bool // so that Services lead to it
+	// ReadySince is when that became so; zero if it is not known.
+	ReadySince time.Time
+	Labels     map[string]string
 	// Revision is that of the template which the pod was made from.
 	Revision    string
 	Created     time.Time

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/config"
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -153,6 +154,13 @@ func (h Handler) serve(obs state.Observed, want *state.Desired, relation state.R
 	return client
 }
 
+// routed is how long Kubernetes takes to lead a Service to a pod that has become ready:
+// kube-proxy waits up to a second by itself
+// (https://kubernetes.io/docs/reference/networking/virtual-ips/, minSyncPeriod), and nodes
+// are busy when pods start. Those who come early are refused, and legacy clients do not all
+// try again.
+const routed = 3 * time.Second
+
 // reachable tells whether the Service of the primary leads to it. Patroni knows a
 // primary some seconds before the kubelet has looked whether its pod is ready, and
 // a pod is not before the unit's first hooks are done.
@@ -160,5 +168,5 @@ func reachable(obs state.Observed) bool {
 	kube, _ := obs.Kube.Get()
 	primary, _ := obs.Primary()
 	pod, _ := kube.Pod(primary.Name)
-	return pod.Ready
+	return pod.Ready && obs.Now.Sub(pod.ReadySince) >= routed
 }

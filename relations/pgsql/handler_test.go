@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/config"
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -387,11 +388,16 @@ func TestTheServiceOfThePrimary(t *testing.T) {
 	obs.Kube = state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{{Name: "db-0", IP: "10.0.0.1"}}})
 	waiting := []string{"later", "waiting: " + state.MessageEndpoint}
 	obs.Passes(t, [][]string{append([]string{"record 7: pending"}, waiting...), waiting, {"commit"}, {"look at 7"}, waiting})
-	obs.Kube = ready
+	obs.Kube = state.Value(state.Kube{Domain: "cluster.local", Pods: []state.Pod{
+		{Name: "db-0", IP: "10.0.0.1", Ready: true, ReadySince: obs.Now.Add(-2 * time.Second)},
+	}})
+	obs.Passes(t, [][]string{waiting})
+	obs.Now = obs.Now.Add(time.Second)
 	obs.ServeAll(t)
 	if obs.Told(7)["master"] == "" {
 		t.Error("when it is ready, the client is told nothing")
 	}
+	obs.Kube = ready
 	t.Run("while this unit's own member is down", func(t *testing.T) {
 		t.Parallel()
 		obs := leading(related(7, "db", orders()))

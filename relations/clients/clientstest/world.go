@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"charmhub.io/postgresql-k8s/charm/config"
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -34,6 +35,7 @@ type World struct {
 // without a client. A test changes a fact or two of it.
 func Leading(handlers []Handler, relations ...state.Relation) *World {
 	w := &World{handlers: append([]Handler{clients.Handler{}}, handlers...), Saved: map[string]state.Secret{}, Observed: state.Observed{
+		Now:  time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC),
 		Unit: state.Unit{Name: "db/0", App: "db", Model: "test", ModelUUID: "uuid"}, Leader: true, Config: config.Parse(nil),
 		Secrets:   map[string]state.Secret{},
 		Clients:   map[int]state.Client{},

@@ -193,9 +193,17 @@ func connect(ctx context.Context, conninfo string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
+// patience bounds the attempts to connect: a pod that was slow to answer the kubelet once is
+// out of its Service for some seconds.
+const patience = 20 * time.Second
+
 // report writes a row and says how many there are, and through which host.
 func report(ctx context.Context, tools juju.Tools, env juju.Environment, told map[string]string) error {
 	conn, err := connect(ctx, told["master"])
+	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); {
+		time.Sleep(time.Second)
+		conn, err = connect(ctx, told["master"])
+	}
 	if err != nil {
 		return tools.StatusSet(ctx, "blocked", "cannot connect: "+err.Error())
 	}
