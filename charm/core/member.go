@@ -158,7 +158,7 @@ func condition(obs state.Observed, want *state.Desired) {
 		want.Pulse, want.Message = true, state.MessagePrimary+state.MessageAway
 	case !hasPrimary && cluster.Local.Primary():
 		wait(state.MessagePromoting) // at the first start, before it has the lock
-	case !hasPrimary && cluster.Local.Running() && (cluster.Away != "" || !connected):
+	case !hasPrimary && (cluster.Local.Running() || cluster.Local.State == "stopped") && (cluster.Away != "" || !connected):
 		want.Pulse = true
 		want.Problem(state.Problem{Severity: state.Waiting, Message: state.MessageIsolated})
 	case cluster.Local.State == "creating replica":

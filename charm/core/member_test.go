@@ -137,7 +137,12 @@ func TestMemberStatus(t *testing.T) {
 		}, none, true, "Primary (the Kubernetes API is away)", "17.5"},
 		{"a replica without it is isolated", func(o *state.Observed) {
 			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Local.Role, c.Members, c.Away = "replica", nil, "status 503" })
-		}, waiting("isolated: it cannot reach the Kubernetes API, and serves reads only"), true, "", "17.5"},
+		}, waiting("isolated: it cannot reach the Kubernetes API, and takes no writes"), true, "", "17.5"},
+		{"so is what was the primary, and has stopped", func(o *state.Observed) {
+			changeKnown(&o.Cluster, func(c *state.Cluster) {
+				c.Local.Role, c.Local.State, c.Members, c.Away = "demoted", "stopped", nil, "status 503"
+			})
+		}, waiting("isolated: it cannot reach the Kubernetes API, and takes no writes"), true, "", ""},
 		{"data of another cluster are refused", func(o *state.Observed) {
 			changeKnown(&o.Workload, func(w *state.Workload) { w.SystemID = "7001" })
 			changeKnown(&o.Kube, func(k *state.Kube) {

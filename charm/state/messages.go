@@ -36,11 +36,12 @@ const (
 	// Cure: look after the Kubernetes API. The rest is a matter of time.
 	MessageAway = " (the Kubernetes API is away)"
 	// MessageIsolated is for a member that cannot know what the others do.
-	// Waiting: this member runs, but cannot reach the Kubernetes API, and no primary
-	// answers it.
+	// Waiting: this member cannot reach the Kubernetes API, and no primary answers it. A
+	// replica serves reads; what was the primary has stopped, or clients that were not
+	// told of the next one would go on asking it.
 	// Cure: look after the network of its node, and after the Kubernetes API. It joins
 	// the others by itself.
-	MessageIsolated = "isolated: it cannot reach the Kubernetes API, and serves reads only"
+	MessageIsolated = "isolated: it cannot reach the Kubernetes API, and takes no writes"
 	// MessageTwo is on the replica of a cluster of two that does not wait for it: what
 	// it cannot survive, and the cure.
 	// Active: the option synchronous_mode_strict is false, or no replica has confirmed a

@@ -28,6 +28,10 @@ A primary that called the others because it did not reach the lock (failsafe mod
 called back by what it does with the lock later. Patroni takes it for the primary as
 long as the lock would have lasted, even when it gave it back for a switchover.
 
+A primary that stopped because it reaches neither the lock nor all others stays stopped
+until it sees who leads, and a while longer. Patroni starts it to be read from: clients
+that could not be told of another primary yet would hear that it takes no writes.
+
 A replica that was away for so long that the primary no longer has the WAL which it
 needs is copied anew (rewind.py), as an old primary is that cannot be rewound. Patroni
 leaves it to a person.
@@ -47,9 +51,10 @@ POLL = 0.1  # seconds
 ALONE = 5  # seconds that a server may take to start before Patroni looks whom it may need
 ASK = 10  # seconds between two looks whether the primary still has the WAL that a server waits for
 COPY = 600  # seconds between two attempts to copy a server anew
-ANSWER = 3  # seconds for an answer of the primary
+ANSWER = 3  # seconds for an answer of the primary, or of the Kubernetes API
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
 CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
+BACK = 3  # seconds from then on in which the charm, who was cut off as well, tells clients who leads
 PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 logger = logging.getLogger("patroni")
@@ -181,6 +186,48 @@ def update_cluster(failsafe, cluster, patronis):
     return patronis(failsafe, cluster)
 
 
+class Offline:
+    """Whether the server was stopped because the lock is out of reach."""
+
+    def __init__(self):
+        self.stopped = False
+        self.until = 0
+
+    def demote(self, ha, mode, patronis):
+        """In place of Ha.demote, whose last question is is_needed."""
+        self.stopped = mode == "offline"
+        return patronis(ha, mode)
+
+    def is_needed(self, rewind, leader, patronis):
+        """In place of Rewind.rewind_or_reinitialize_needed_and_possible: a server is not
+        started before there is a leader for it."""
+        return patronis(rewind, leader) or leader is None
+
+    def recover(self, ha, patronis):
+        """In place of Ha.recover, which starts the server."""
+        if self.stopped:
+            try:
+                other = lock_holder(ha.dcs) not in (None, ha.dcs._name)
+            except (AttributeError, TypeError):
+                other = False  # it is another Patroni
+            except Exception as error:
+                return f"stopped until it sees who leads: {error}"
+            self.stopped = False
+            # Where the server is the only one that can confirm commits clients wait for it.
+            if other and len(ha.cluster.members) > 2:
+                self.until = time.monotonic() + BACK
+        if time.monotonic() < self.until:
+            return "stopped until clients know who leads"
+        return patronis(ha)
+
+
+def lock_holder(dcs):
+    """Returns the name of the member that has the lock, as the Kubernetes API says now: the
+    watch of it does not notice at once that nothing comes any more."""
+    lock = dcs._api.read_namespaced_kind(dcs.leader_path, dcs._namespace, _request_timeout=ANSWER)
+    return (lock.metadata.annotations or {}).get(dcs._LEADER)
+
+
 def basebackup(bootstrap, conn_url, env, options, patronis):
     """In place of Bootstrap.basebackup: ends when the primary vanishes in the middle, and
     not after the two hours that the kernel waits."""
@@ -306,6 +353,10 @@ def main():
     replace(patroni.ha.Failsafe, "update_cluster", update_cluster)
     replace(PatroniRequest, "__call__", request)
     replace(Bootstrap, "basebackup", basebackup)
+    offline = Offline()
+    replace(patroni.ha.Ha, "demote", offline.demote)
+    replace(patroni.ha.Ha, "recover", offline.recover)
+    replace(Rewind, "rewind_or_reinitialize_needed_and_possible", offline.is_needed)
     with contextlib.suppress(ImportError):  # Patroni 3.3 and later
         from patroni import global_config
         replace(Rewind, "rewind_or_reinitialize_needed_and_possible", Wal(REWIND_STATUS, lambda: global_config.is_paused).is_needed)

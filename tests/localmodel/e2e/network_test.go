@@ -158,6 +158,9 @@ func TestCutOff(t *testing.T) {
 		})
 		words = append(words, fmt.Sprintf("without %s %d", old, len(words)))
 		w.keep(other, words[len(words)-1])
+		w.eventually("the old primary has stopped", func() bool { // or it would say "read-only" when it is reached again
+			return w.inWorkload(old, "/usr/lib/postgresql/17/bin/pg_isready -q -h /var/run/postgresql; echo $?") == "2\n"
+		})
 		w.must(pod.Mend())
 		w.must(w.CutAgent(old, false))
 		w.streaming(old, 2)
