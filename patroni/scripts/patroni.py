@@ -51,7 +51,7 @@ import time
 
 PR_SET_NAME = 15  # prctl(2)
 POLL = 0.1  # seconds
-OFTEN = 3  # seconds
+OFTEN = 3  # seconds in which it looks that often whether a server has started, or is promoted
 ALONE = 5  # seconds that a server may take to start before Patroni looks whom it may need
 ASK = 10  # seconds between two looks whether the primary still has the WAL that a server waits for
 COPY = 600  # seconds between two attempts to copy a server anew
@@ -224,9 +224,9 @@ class Offline:
         return patronis(ha, mode)
 
     def is_needed(self, rewind, leader, patronis):
-        """In place of Rewind.rewind_or_reinitialize_needed_and_possible: a server is not
-        started before there is a leader for it."""
-        return patronis(rewind, leader) or leader is None
+        """In place of Rewind.rewind_or_reinitialize_needed_and_possible: if so, Patroni leaves
+        the start to recover."""
+        return patronis(rewind, leader) or self.stopped and leader is None
 
     def recover(self, ha, patronis):
         """In place of Ha.recover, which starts the server."""
