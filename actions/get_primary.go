@@ -11,6 +11,12 @@ import (
 var getPrimary = Action{Name: "get-primary", Begin: question(func(obs state.Observed, _ state.Desired) (map[string]string, error) {
 	cluster, ok := obs.Cluster.Get()
 	if !ok {
+		// The leader has asked the server of who has the lock, and it takes writes.
+		if primary, held := obs.Primary(); held {
+			if _, serves := obs.Database.Get(); serves {
+				return map[string]string{"primary": state.UnitName(primary.Name)}, nil
+			}
+		}
 		return nil, fmt.Errorf("this unit's member does not run (%s): ask another unit, or wait for this one", obs.Cluster.Why())
 	}
 	primary, ok := cluster.Primary()

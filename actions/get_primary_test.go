@@ -14,6 +14,7 @@ func TestGetPrimary(t *testing.T) {
 	}
 	for what, test := range map[string]struct {
 		cluster state.Known[state.Cluster]
+		serves  bool
 		primary string
 		failure string
 	}{
@@ -37,8 +38,17 @@ func TestGetPrimary(t *testing.T) {
 			cluster: state.Unknown[state.Cluster]("connection refused"),
 			failure: "connection refused",
 		},
+		"the leader's member does not run, and the primary serves": {
+			cluster: state.Unknown[state.Cluster]("connection refused"),
+			serves:  true,
+			primary: "my-db/12",
+		},
 	} {
 		obs := state.Observed{Unit: state.Unit{Name: "my-db/0", App: "my-db", Number: 0}, Cluster: test.cluster}
+		obs.Kube = state.Value(state.Kube{Endpoints: map[string]state.Endpoints{obs.Unit.Scope(): {Leader: "my-db-12"}}})
+		if test.serves {
+			obs.Database = state.Value(state.Catalog{})
+		}
 		results, err := run(t, getPrimary, obs)
 		if results["primary"] != test.primary {
 			t.Errorf("%s: the primary is %q, want %q", what, results["primary"], test.primary)
