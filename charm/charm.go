@@ -223,7 +223,8 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		if did.settles > 0 {
 			settled = c.Now().Add(did.settles)
 		}
-		wait := want.Soon() || c.Now().Before(settled)
+		settling := c.Now().Before(settled)
+		wait := want.Soon() || settling
 		limit := patience
 		if want.Patient {
 			limit = lastPatience
@@ -232,6 +233,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		// long, and what others announce meanwhile waits for the end of the hook.
 		over := passes >= maxPasses || c.Now().Sub(start)+c.Now().Sub(began) > limit || ctx.Err() != nil
 		wait = wait && !over
+		want.Later = want.Later || settling && over // no event tells of it
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here, unless there may be no coming back.
 		again := urgent || (want.Again || wait && out.Published) && (over || !want.Patient)

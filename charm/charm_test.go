@@ -366,6 +366,39 @@ func TestWhatIsUrgentEndsTheHook(t *testing.T) {
 	}
 }
 
+// slow is a step whose outcome shows later.
+type slow struct{ plain }
+
+func (slow) Settles() time.Duration { return 3 * time.Second }
+
+// No event tells of the outcome, and a busy machine leaves no time to wait for it.
+func TestWhatSettlesLaterIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		pass  time.Duration
+		woken int
+	}{
+		"it is waited for in the hook": {time.Millisecond, 0},
+		"the hook has no time for it":  {patience, 1},
+	} {
+		now, woken := time.Unix(0, 0), 0
+		workload := &fake{name: "workload", diff: nothing, observe: func(obs *state.Observed) {
+			obs.Workload = state.Value(state.Workload{})
+		}}
+		patroni := &fake{name: "patroni", diff: once(slow{"patch"}), apply: func(state.Step) error { return nil }}
+		c := Charm{
+			Model: &fakeModel{fake: fake{name: "model", diff: nothing}}, Systems: []System{workload, patroni}, Log: slog.New(slog.DiscardHandler),
+			Handlers: []Handler{handler(func(state.Observed, *state.Desired) { now = now.Add(test.pass) })},
+			Wake:     func(context.Context) error { woken++; return nil },
+			Now:      func() time.Time { return now },
+			Sleep:    func(_ context.Context, d time.Duration) { now = now.Add(d) },
+		}
+		if out, err := c.Dispatch(t.Context()); err != nil || woken != test.woken || test.woken == 0 && out.Passes < 3 {
+			t.Errorf("%s: after %d passes there are %d notices; %v", name, out.Passes, woken, err)
+		}
+	}
+}
+
 // What others announce waits for the end of the hook.
 func TestALookThatHangsIsNotRepeated(t *testing.T) {
 	t.Parallel()
