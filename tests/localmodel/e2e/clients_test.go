@@ -703,7 +703,12 @@ func (c *clients) reply(s *localmodel.Stub) (reply map[string]string, complete b
 // login runs SQL with a client's URI, in the pod.
 func (c *clients) login(uri, sql string) string {
 	c.t.Helper()
-	out, err := c.asPostgres("", uri, sql)
+	var out string
+	var err error
+	c.soon("the Service to lead to a pod", func() bool { // that is ready a moment after its server
+		out, err = c.asPostgres("", uri, sql)
+		return err == nil || !strings.Contains(err.Error(), "could not translate host name") && !strings.Contains(err.Error(), "Connection refused")
+	})
 	c.must(err)
 	return out
 }
