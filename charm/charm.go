@@ -182,6 +182,7 @@ func (c *Charm) begin(obs state.Observed) (actions.Task, error) {
 func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 	steady, start, settled := context.WithoutCancel(ctx), c.Now(), c.Now()
 	reachable := true // Wake is a notice of the workload's
+	slow := 0         // passes with a step that settles later
 	// Passes are those since the last pause.
 	for passes := 1; ; passes++ {
 		began := c.Now()
@@ -222,6 +223,7 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		}
 		if did.settles > 0 {
 			settled = c.Now().Add(did.settles)
+			slow++
 		}
 		settling := c.Now().Before(settled)
 		wait := want.Soon() || settling
@@ -233,7 +235,8 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		// long, and what others announce meanwhile waits for the end of the hook.
 		over := passes >= maxPasses || c.Now().Sub(start)+c.Now().Sub(began) > limit || ctx.Err() != nil
 		wait = wait && !over
-		want.Later = want.Later || settling && over // no event tells of it
+		// No event tells of it. What was done twice does not take, and is not hurried.
+		want.Later = want.Later || settling && over && slow == 1
 		// What was published reaches others only when the hook ends: better to come
 		// back than to wait here, unless there may be no coming back.
 		again := urgent || (want.Again || wait && out.Published) && (over || !want.Patient)

@@ -376,16 +376,18 @@ func TestWhatSettlesLaterIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pass  time.Duration
+		diff  func(state.Desired) []state.Step
 		woken int
 	}{
-		"it is waited for in the hook": {time.Millisecond, 0},
-		"the hook has no time for it":  {patience, 1},
+		"it is waited for in the hook":                {time.Millisecond, once(slow{"patch"}), 0},
+		"the hook has no time for it":                 {patience, once(slow{"patch"}), 1},
+		"what does not take keeps nobody busy for it": {time.Millisecond, func(state.Desired) []state.Step { return []state.Step{slow{"patch"}} }, 0},
 	} {
 		now, woken := time.Unix(0, 0), 0
 		workload := &fake{name: "workload", diff: nothing, observe: func(obs *state.Observed) {
 			obs.Workload = state.Value(state.Workload{})
 		}}
-		patroni := &fake{name: "patroni", diff: once(slow{"patch"}), apply: func(state.Step) error { return nil }}
+		patroni := &fake{name: "patroni", diff: test.diff, apply: func(state.Step) error { return nil }}
 		c := Charm{
 			Model: &fakeModel{fake: fake{name: "model", diff: nothing}}, Systems: []System{workload, patroni}, Log: slog.New(slog.DiscardHandler),
 			Handlers: []Handler{handler(func(state.Observed, *state.Desired) { now = now.Add(test.pass) })},

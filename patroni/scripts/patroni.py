@@ -247,9 +247,14 @@ class Offline:
 
 
 def lock_holder(dcs):
-    """Returns the name of the member that has the lock, as the Kubernetes API says now: the
-    watch of it does not notice at once that nothing comes any more."""
-    lock = dcs._api.read_namespaced_kind(dcs.leader_path, dcs._namespace, _request_timeout=ANSWER)
+    """Returns the name of the member that has the lock, as the Kubernetes API says now, or
+    None: the watch of it does not notice at once that nothing comes any more."""
+    try:
+        lock = dcs._api.read_namespaced_kind(dcs.leader_path, dcs._namespace, _request_timeout=ANSWER)
+    except Exception as error:
+        if getattr(error, "status", None) == 404:  # it was deleted, and nobody has taken it since
+            return None
+        raise
     return (lock.metadata.annotations or {}).get(dcs._LEADER)
 
 
