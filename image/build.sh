@@ -154,6 +154,9 @@ lock() {
 # make_image [DIR]: the archive, or the image's files in DIR, from the beginning.
 make_image() {
   local child=
+  # In a chroot into a plain directory nothing can be mounted that is not seen outside, too.
+  awk '$5 == "/" { found = 1 } END { exit !found }' /proc/self/mountinfo ||
+    die "this chroot is no mount: outside of it run mount --bind DIR DIR, and chroot again"
   rm -rf "$storage" "$archive.new"
   : >"$log"
   ensure buildah=buildah zstd=zstd

@@ -82,7 +82,10 @@ func Enter(dir string) error {
 
 // build makes the inside of the node: its own view of processes, a bridge.
 func build(dir string) error {
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+	switch err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); {
+	case errors.Is(err, syscall.EINVAL): // mount(2)
+		return errors.New("this chroot is no mount: outside of it run mount --bind DIR DIR, and chroot again")
+	case err != nil:
 		return fmt.Errorf("cannot make mounts private: %w", err)
 	}
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
