@@ -96,27 +96,37 @@ func liveOnce(t *testing.T) life {
 	deploy := func(name string) {
 		w.must(w.Deploy(localmodel.Deployment{Charm: recorder, Name: name, Images: map[string]string{"image": image}}))
 	}
-	settled := func(app string, units int) {
-		w.settleApp(app, units)
+	type scale = map[string]int
+	settled := func(units scale) {
+		t.Helper()
+		all := func(s localmodel.Status) bool {
+			for app, n := range units {
+				if !s.Settled(app, n) {
+					return false
+				}
+			}
+			return true
+		}
+		w.wait("all units active", all)
 		time.Sleep(2 * time.Second) // a pebble-ready may be to come
-		w.settleApp(app, units)
+		w.wait("all units active", all)
 	}
 	deploy("recorder")
-	settled("recorder", 1)
+	settled(scale{"recorder": 1})
 	w.must(w.SetConfig("recorder", map[string]any{"word": "zwei"}))
-	settled("recorder", 1)
+	settled(scale{"recorder": 1})
 	w.must(w.AddUnit("recorder", 1))
-	settled("recorder", 2)
+	settled(scale{"recorder": 2})
 	_, err := w.RunAction(context.Background(), "recorder/0", "greet", map[string]any{"who": "you"})
 	w.must(err)
 	deploy("other")
-	settled("other", 1)
+	settled(scale{"other": 1})
 	w.must(w.Integrate("recorder:out", "other:in"))
-	settled("recorder", 2)
+	settled(scale{"recorder": 2, "other": 1})
 	w.must(w.RemoveRelation("recorder:out", "other:in"))
-	settled("recorder", 2)
+	settled(scale{"recorder": 2, "other": 1})
 	w.must(w.RemoveUnit("recorder", 1))
-	settled("recorder", 1)
+	settled(scale{"recorder": 1, "other": 1})
 	w.must(w.RemoveApplication("other"))
 	w.wait("removal", func(s localmodel.Status) bool { return len(s.Apps) == 1 })
 
