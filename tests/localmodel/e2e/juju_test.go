@@ -96,7 +96,8 @@ func liveOnce(t *testing.T) life {
 	deploy := func(name string) {
 		w.must(w.Deploy(localmodel.Deployment{Charm: recorder, Name: name, Images: map[string]string{"image": image}}))
 	}
-	type scale = map[string]int
+	type scale = map[string]int // units by application
+	// Both sides of a relation at once, since the hooks of one cause those of the other.
 	settled := func(units scale) {
 		t.Helper()
 		all := func(s localmodel.Status) bool {

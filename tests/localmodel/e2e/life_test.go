@@ -126,8 +126,8 @@ func TestKilledAtEveryCall(t *testing.T) {
 }
 
 // TestKilledAtNthCall deploys once for each call that the charm makes, counted
-// over all its dispatches, and kills it at that one. Since that takes half an
-// hour, it takes only every 100th unless LOCALMODEL_STRIDE is set to less.
+// over all its dispatches, and kills it at that one. Since all of them take an
+// hour or two, it takes only every 100th unless LOCALMODEL_STRIDE is set to less.
 func TestKilledAtNthCall(t *testing.T) {
 	stride, err := strconv.Atoi(fromEnv("LOCALMODEL_STRIDE", "100"))
 	if err != nil {
