@@ -56,6 +56,7 @@ type file struct {
 type restAPI struct {
 	Listen         string      `yaml:"listen"`
 	ConnectAddress string      `yaml:"connect_address"`
+	QueueSize      int         `yaml:"request_queue_size"`
 	Authentication credentials `yaml:"authentication"`
 }
 
@@ -109,6 +110,9 @@ func document(p state.Patroni) file {
 			// A name, not an address: that of a pod which is gone is known to be gone at
 			// once, whereas nobody answers at its address.
 			ConnectAddress: fmt.Sprintf("%s:%d", p.Unit.Host(), state.PatroniPort),
+			// Who finds the queue full tries again a second later. All members, the checks and
+			// the charms ask, and five at once, the default, are soon there on a busy node.
+			QueueSize: 128,
 			// Protects what changes something; reading is open.
 			Authentication: credentials{"patroni", p.Passwords.REST.Reveal()},
 		},
@@ -206,7 +210,6 @@ var scripts = []struct{ path, text string }{
 	{state.FollowersScript, followersScript},
 	{state.PatroniScript, patroniScript},
 	{state.RewindScript, rewindScript},
-	{state.RoleScript, roleScript},
 	{state.SuperviseScript, superviseScript},
 	{state.WatchScript, watchScript},
 }
@@ -222,9 +225,6 @@ var patroniScript string
 
 //go:embed scripts/rewind.py
 var rewindScript string
-
-//go:embed scripts/role.sh
-var roleScript string
 
 //go:embed scripts/supervise.sh
 var superviseScript string

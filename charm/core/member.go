@@ -277,10 +277,10 @@ func Layer(unit state.Unit, pulse bool, followers state.Check) state.Layer {
 				Period: second, Timeout: second, Threshold: 3, HTTP: member("/health"),
 			},
 			// Only wakes the charm: Juju runs it when a check fails or recovers, and this
-			// one fails once when the member's role has changed.
+			// one fails once when the member's role has changed (patroni.py).
 			"role": {
 				Override: "replace", Startup: "enabled",
-				Period: second, Timeout: second, Threshold: 1, Exec: state.ExecCheck{Command: "/bin/bash " + state.RoleScript, User: state.SystemUser},
+				Period: 500 * millisecond, Timeout: 500 * millisecond, Threshold: 1, TCP: state.TCPCheck{Port: state.RolePort, Host: "127.0.0.1"},
 			},
 			// Keeps a frozen Patroni from freezing the cluster.
 			"frozen": {

@@ -182,13 +182,20 @@ type Check struct {
 	Period    Duration  `yaml:"period,omitempty"`
 	Timeout   Duration  `yaml:"timeout,omitempty"`
 	Threshold int       `yaml:"threshold,omitempty"` // failures in a row
-	HTTP      HTTPCheck `yaml:"http,omitempty"`      // this, or Exec
+	HTTP      HTTPCheck `yaml:"http,omitempty"`      // one of these three
+	TCP       TCPCheck  `yaml:"tcp,omitempty"`
 	Exec      ExecCheck `yaml:"exec,omitempty"`
 }
 
 // HTTPCheck is healthy when a GET answers 2xx.
 type HTTPCheck struct {
 	URL string `yaml:"url"`
+}
+
+// TCPCheck is healthy when a port takes a connection.
+type TCPCheck struct {
+	Port int    `yaml:"port"`
+	Host string `yaml:"host"`
 }
 
 // ExecCheck is healthy when a command exits 0. Without a user root runs it.

@@ -22,7 +22,6 @@ const (
 	PatroniScript   = Mount + "/patroni.py"
 	FenceScript     = Mount + "/fence.py"
 	WatchScript     = Mount + "/watch.sh"
-	RoleScript      = Mount + "/role.sh"
 	RewindScript    = Mount + "/rewind.py"
 	FollowersScript = Mount + "/followers.sh"
 
@@ -30,6 +29,7 @@ const (
 
 	PostgresPort = 5432
 	PatroniPort  = 8008
+	RolePort     = 8009 // of patroni.py, within the pod: closed for a while when the role has changed
 )
 
 // DatabaseEndpoints are the endpoints of applications that want a database.

@@ -38,13 +38,17 @@ that could not be told of another primary yet would hear that it takes no writes
 A replica that was away for so long that the primary no longer has the WAL which it
 needs is copied anew (rewind.py), as an old primary is that cannot be rewound. Patroni
 leaves it to a person.
+
+Pebble, and by it the charm, hears at once when the role of this member changes.
 """
 
 import contextlib
 import ctypes
+import http.client
 import logging
 import os
 import select
+import socket
 import sys
 import threading
 import time
@@ -59,6 +63,9 @@ ANSWER = 3  # seconds for an answer of the primary, or of the Kubernetes API
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
 CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
 TOLD = 5  # seconds until clients know a new primary: less than one if nobody is busy
+ROLE_PORT = 8009  # that Pebble looks at, with its check "role"
+LOOK = 0.25  # seconds between two looks at the role
+CLOSED = 2  # seconds that the port is closed: some periods of the check
 PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 logger = logging.getLogger("patroni")
@@ -355,6 +362,42 @@ class Wal:
             logger.info("cannot ask the primary for what this server needs: %s", error)
 
 
+def role():
+    """Returns what Patroni answers to whether this member has the lock, or None."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.closing(http.client.HTTPConnection("localhost", 8008, timeout=ANSWER)) as patroni:
+            patroni.request("GET", "/primary")
+            return patroni.getresponse().status
+
+
+def announce_role():
+    """Closes ROLE_PORT for a while whenever the role has changed. Pebble wakes the charm when
+    it finds the port closed, and once more when it finds it open.
+
+    Who asks at an open port is answered by the kernel, however busy the node is. A check
+    that runs a command fails when that gets no processor for a second; then the charm was
+    woken for nothing, and kept the node busy."""
+    known = listener = None
+    opens = 0
+    while True:
+        now = role() or known
+        if listener and now != known:
+            listener.close()
+            listener, opens = None, time.monotonic() + CLOSED
+        known = now
+        if not listener and known and time.monotonic() >= opens:
+            try:
+                listener = socket.create_server(("127.0.0.1", ROLE_PORT), backlog=128)
+                listener.setblocking(False)
+            except OSError as error:
+                logger.error("the charm does not hear of changes of the role: %s", error)
+                opens = time.monotonic() + ASK
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while listener:
+                listener.accept()[0].close()
+        time.sleep(LOOK)
+
+
 def replace(owner, name, ours):
     """Has ours called in place of owner's function of that name, if there is one, which it
     gets as its last argument."""
@@ -396,6 +439,7 @@ def main():
     ConfigHandler.write_recovery_conf = lambda self, parameters: recovery.write_recovery_conf(self, parameters)
     ConfigHandler.check_recovery_conf = lambda self, member: recovery.check_recovery_conf(self, member)
     patroni.postgresql.Postgresql.start = lambda self, *rest, **named: recovery.start(self, *rest, **named)
+    threading.Thread(target=announce_role, daemon=True).start()
     return run()
 
 
