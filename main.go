@@ -32,7 +32,7 @@ const pebbleSocket = "/charm/containers/" + state.Container + "/pebble.socket"
 func main() {
 	// SIGTERM keeps its default: Juju runs a killed hook again, and takes an
 	// orderly exit with an error for a failure.
-	tools := juju.Tools{Run: juju.Exec}
+	tools := juju.Tools{Run: juju.NewAgent(os.Getenv).Run}
 	log := slog.New(juju.NewLogHandler(tools, debugOutput()))
 	published, err := run(tools, log)
 	if err == nil {

@@ -27,7 +27,7 @@ const (
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := dispatch(ctx, juju.Tools{Run: juju.Exec}); err != nil {
+	if err := dispatch(ctx, juju.Tools{Run: juju.NewAgent(os.Getenv).Run}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
