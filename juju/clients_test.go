@@ -272,6 +272,43 @@ func TestTheGoalStateTellsWhoseRelationEnded(t *testing.T) {
 	}
 }
 
+// Another unit may be removed while Juju looks at all of them.
+func TestAUnitThatIsRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for fails, known := range map[int]bool{1: true, 2: true, 100: false} {
+		m := withClients(bothOnRecord)
+		s := m.dispatchOf(t, "config-changed", -1)
+		s.tools.Run = func(ctx context.Context, tool string, args []string, stdin []byte) ([]byte, error) {
+			if tool == "goal-state" && fails > 0 {
+				fails--
+				return nil, NewToolError(tool, `ERROR unit "db/2" not found`, errors.New("exit status 1"))
+			}
+			return m.run(ctx, tool, args, stdin)
+		}
+		obs := observe(t, s)
+		if _, is := obs.Units.Get(); is != known || obs.Leaving || len(obs.Clients) == 0 {
+			t.Errorf("with %d failures to go the units are known: %t, it leaves: %t", fails, is, obs.Leaving)
+		}
+	}
+}
+
+// A unit that is being removed may not see the peers any more.
+func TestPeersThatMayNotBeSeen(t *testing.T) {
+	t.Parallel()
+	m := withClients(bothOnRecord)
+	s := m.dispatchOf(t, "config-changed", -1)
+	s.tools.Run = func(ctx context.Context, tool string, args []string, stdin []byte) ([]byte, error) {
+		if tool == "relation-get" {
+			return nil, NewToolError(tool, "ERROR permission denied (unauthorized access)", errors.New("exit status 1"))
+		}
+		return m.run(ctx, tool, args, stdin)
+	}
+	obs := observe(t, s)
+	if _, there := obs.Relations.Peer(); there {
+		t.Error("there are peers")
+	}
+}
+
 // A relation may go away while we look.
 func TestAClientThatGoesAwayIsNotRead(t *testing.T) {
 	t.Parallel()

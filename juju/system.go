@@ -148,8 +148,8 @@ func (s *System) readPeers(ctx context.Context) error {
 		}
 		for _, id := range ids {
 			bag, err := s.tools.RelationGet(ctx, id, s.env.Unit.App)
-			if errors.Is(err, ErrNotFound) {
-				continue // it went away since relation-ids
+			if err != nil && ignoreGone(err) == nil {
+				continue
 			}
 			if err != nil {
 				return err
@@ -201,6 +201,10 @@ func (s *System) readUnits(ctx context.Context) error {
 		return nil
 	}
 	units, err := s.tools.Units(ctx)
+	if errors.Is(err, ErrNotFound) {
+		s.facts.Units = state.Unknown[[]string](err.Error())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -215,18 +219,18 @@ func (s *System) readRelation(ctx context.Context, r state.Relation) (state.Rela
 	var err error
 	if r.RemoteApp == "" {
 		if r.RemoteApp, err = s.tools.RelationApp(ctx, r.ID); err != nil {
-			return r, ignoreNotFound(err)
+			return r, ignoreGone(err)
 		}
 	}
 	if r.Remote, err = s.tools.RelationGet(ctx, r.ID, r.RemoteApp); err != nil {
-		return r, ignoreNotFound(err)
+		return r, ignoreGone(err)
 	}
 	if r.LocalApp, err = s.tools.RelationGet(ctx, r.ID, s.env.Unit.App); err != nil {
-		return r, ignoreNotFound(err)
+		return r, ignoreGone(err)
 	}
 	if slices.Contains(state.UnitDatabags, r.Endpoint) {
 		if err := s.readUnitDatabags(ctx, &r); err != nil {
-			return r, ignoreNotFound(err)
+			return r, ignoreGone(err)
 		}
 	}
 	r.Read = true
@@ -256,9 +260,10 @@ func (s *System) readUnitDatabags(ctx context.Context, r *state.Relation) error 
 	return nil
 }
 
-// ignoreNotFound forgives what went away while we looked.
-func ignoreNotFound(err error) error {
-	if errors.Is(err, ErrNotFound) {
+// ignoreGone forgives what went away while we looked. A unit that is being removed may
+// not look any more, either, nor a leader that is none any more.
+func ignoreGone(err error) error {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPermission) {
 		return nil
 	}
 	return err
@@ -572,7 +577,7 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return s.saveSecret(ctx, step)
 	case RemoveSecret:
 		// What is gone already needs no removal.
-		return ignoreNotFound(s.tools.SecretRemove(ctx, step.URI))
+		return ignoreGone(s.tools.SecretRemove(ctx, step.URI))
 	case SetClients:
 		return s.setClients(ctx, step)
 	case SetDatabag:

@@ -173,9 +173,17 @@ func (t Tools) RelationUnits(ctx context.Context, id int) ([]string, error) {
 // Units returns the names of the application's units that Juju means to keep,
 // sorted.
 func (t Tools) Units(ctx context.Context) ([]string, error) {
-	goal, err := get[struct {
+	type goalState struct {
 		Units map[string]struct{ Status string }
-	}](ctx, t, "goal-state")
+	}
+	goal, err := get[goalState](ctx, t, "goal-state")
+	// Juju lists the units and then looks at each: it finds no more one that is removed
+	// meanwhile (seen with 4.1-beta2).
+	for range 2 {
+		if errors.Is(err, ErrNotFound) {
+			goal, err = get[goalState](ctx, t, "goal-state")
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
