@@ -34,7 +34,7 @@ func NewAgent(getenv func(string) string) Agent {
 
 // request and response have the fields of Juju's, by which they are known.
 type request struct {
-	ContextId   string //nolint:revive,staticcheck // Juju's name
+	ContextId   string
 	Dir         string
 	CommandName string
 	Args        []string
@@ -53,8 +53,8 @@ func (a Agent) Run(ctx context.Context, tool string, args []string, stdin []byte
 	defer cancel()
 	answer, err := a.ask(within, request{CommandName: tool, Args: args, StdinSet: stdin != nil, Stdin: stdin})
 	switch {
-	case within.Err() != nil:
-		return nil, &ToolError{Tool: tool, Stderr: within.Err().Error(), Err: within.Err()}
+	case err != nil && within.Err() != nil: // it may yet do it: not twice
+		return nil, &ToolError{Tool: tool, Stderr: err.Error(), Err: err}
 	case err != nil:
 		return a.exec(ctx, tool, args, stdin)
 	case answer.Code != 0:

@@ -583,7 +583,7 @@ func TestSecretsThatNobodyNeedsAreRemoved(t *testing.T) {
 	if err := s.Apply(t.Context(), steps[0]); err != nil {
 		t.Errorf("for one that is gone already the error is %v", err)
 	}
-	m.fails["secret-remove"] = NewToolError("secret-remove", "ERROR connection is shut down", errors.New("exit status 1"))
+	m.fails["secret-remove"] = NewToolError("secret-remove", "ERROR permission denied", errors.New("exit status 1"))
 	if err := s.Apply(t.Context(), steps[0]); !errors.Is(err, m.fails["secret-remove"]) {
 		t.Errorf("the error is %v", err)
 	}

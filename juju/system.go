@@ -577,7 +577,10 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 		return s.saveSecret(ctx, step)
 	case RemoveSecret:
 		// What is gone already needs no removal.
-		return ignoreGone(s.tools.SecretRemove(ctx, step.URI))
+		if err := s.tools.SecretRemove(ctx, step.URI); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
 	case SetClients:
 		return s.setClients(ctx, step)
 	case SetDatabag:

@@ -63,10 +63,10 @@ ANSWER = 3  # seconds for an answer of the primary, or of the Kubernetes API
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
 CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
 TOLD = 5  # seconds until clients know a new primary: less than one if nobody is busy
+PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 ROLE_PORT = 8009  # that Pebble looks at, with its check "role"
 LOOK = 0.25  # seconds between two looks at the role
 CLOSED = 2  # seconds that the port is closed: some periods of the check
-PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
 
 logger = logging.getLogger("patroni")
 
@@ -367,7 +367,9 @@ def role():
     with contextlib.suppress(OSError, http.client.HTTPException):
         with contextlib.closing(http.client.HTTPConnection("localhost", 8008, timeout=ANSWER)) as patroni:
             patroni.request("GET", "/primary")
-            return patroni.getresponse().status
+            answer = patroni.getresponse()
+            answer.read()  # Patroni logs who hangs up before the end
+            return answer.status
 
 
 def announce_role():
