@@ -178,7 +178,7 @@ func serviceFacts(s corev1.Service, ours string) state.KubeService {
 	return facts
 }
 
-// LabelPod puts labels on a pod.
+// LabelPod puts labels on a pod, or takes off those that are empty.
 type LabelPod struct {
 	Pod    string
 	Labels map[string]string
@@ -224,8 +224,18 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 		return nil
 	}
 	var steps []state.Step
-	if pod, ok := have.Pod(s.unit.Pod()); ok && !contains(pod.Labels, want.PodLabels) {
+	pod, ok := have.Pod(s.unit.Pod())
+	if ok && !contains(pod.Labels, want.PodLabels) {
 		steps = append(steps, LabelPod{pod.Name, want.PodLabels})
+	}
+	if ok && want.Stop && contains(pod.Labels, s.unit.Labels()) {
+		// Patroni takes each pod that it finds for a member, one whose Patroni has ended, too:
+		// a primary that calls all of them (failsafe mode) would call that in vain.
+		none := map[string]string{}
+		for label := range s.unit.Labels() {
+			none[label] = ""
+		}
+		steps = append(steps, LabelPod{pod.Name, none})
 	}
 	for _, name := range want.Demoted {
 		steps = append(steps, LabelPod{name, map[string]string{state.RoleLabel: "replica"}})
@@ -274,7 +284,14 @@ func sameService(have, want state.KubeService) bool {
 func (s *System) Apply(ctx context.Context, step state.Step) error {
 	switch step := step.(type) {
 	case LabelPod:
-		return s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"labels": step.Labels}})
+		labels := map[string]any{}
+		for label, value := range step.Labels {
+			labels[label] = value
+			if value == "" {
+				labels[label] = nil // RFC 7386 removes it
+			}
+		}
+		return s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"labels": labels}})
 	case SetPartition:
 		strategy := map[string]any{"rollingUpdate": map[string]any{"partition": step.Partition}}
 		return s.api.Merge(ctx, "statefulsets/"+s.owner.Name, map[string]any{"spec": map[string]any{"updateStrategy": strategy}})

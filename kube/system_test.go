@@ -164,6 +164,9 @@ func merged(have, patch object) object {
 			value = merged(old, inner)
 		}
 		out[key] = value
+		if value == nil {
+			delete(out, key)
+		}
 	}
 	return out
 }
@@ -424,6 +427,30 @@ func TestAFreshApplicationIsChangedOnce(t *testing.T) {
 
 	want.Leftovers = nil
 	if again := applyAll(t, system, observe(t, system), want); len(again) != 0 {
+		t.Errorf("a second time the steps are %q, want none", again)
+	}
+}
+
+// Patroni takes each pod with its labels for a member.
+func TestAMemberThatEndsIsNoneAnyMore(t *testing.T) {
+	t.Parallel()
+	s := newServer()
+	system := s.system(t)
+	applyAll(t, system, observe(t, system), wishes())
+	ends := state.Desired{Stop: true}
+	if got := applyAll(t, system, observe(t, system), ends); !slices.Equal(got, []string{"label pod db-0: map[application: cluster-name:]"}) {
+		t.Errorf("the steps are %q", got)
+	}
+	labels := s.objects[core+"pods/db-0"]["metadata"].(object)["labels"].(object)
+	for _, label := range []string{"application", "cluster-name"} {
+		if value, has := labels[label]; has {
+			t.Errorf("it still has %s=%s", label, value)
+		}
+	}
+	if labels["app.kubernetes.io/name"] != "db" {
+		t.Errorf("of the labels that are not Patroni's are left %v", labels)
+	}
+	if again := applyAll(t, system, observe(t, system), ends); len(again) != 0 {
 		t.Errorf("a second time the steps are %q, want none", again)
 	}
 }

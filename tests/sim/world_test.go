@@ -290,7 +290,16 @@ func (a api) Merge(_ context.Context, path string, patch map[string]any) error {
 	if _, err := fmt.Sscanf(path, "pods/"+app+"-%d", &unit); err != nil {
 		return err
 	}
-	a.labels[unit] = patch["metadata"].(map[string]any)["labels"].(map[string]string)
+	labels := maps.Clone(a.labels[unit])
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	for label, value := range patch["metadata"].(map[string]any)["labels"].(map[string]any) {
+		if labels[label], _ = value.(string); value == nil {
+			delete(labels, label)
+		}
+	}
+	a.labels[unit] = labels
 	return nil
 }
 
