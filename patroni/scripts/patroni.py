@@ -70,6 +70,9 @@ CLOSED = 2  # seconds that the port is closed: some periods of the check
 
 logger = logging.getLogger("patroni")
 
+# The roles of a server that takes writes, and of the leader of a standby cluster.
+PROMOTED = ("primary", "master", "standby_leader")  # master: Patroni 3
+
 # Of patroni.dcs.kubernetes.Kubernetes.
 OF_THE_THREAD = (
     "_leader_resource_version", "_leader_observed_record", "_leader_observed_time",  # the lock
@@ -206,10 +209,11 @@ def look_often(timeout, patronis):
 
 def touch_member(kubernetes, data, patronis):
     """In place of Kubernetes.touch_member, which labels the pod for the Services: who has the
-    lock and is not promoted yet can be read from."""
+    lock and is not promoted yet can be read from. It may not have been started yet, as in a
+    new pod of the old primary, and is read-only at first."""
     names = vars(kubernetes)
     primary = names.get("_leader_label_value")
-    if not primary or data.get("role") not in ("replica", "promoted"):
+    if not primary or data.get("role") in PROMOTED:
         return patronis(kubernetes, data)
     try:
         names["_leader_label_value"] = kubernetes._follower_label_value
