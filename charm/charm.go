@@ -76,6 +76,9 @@ const (
 	// but some hooks left, and nothing else needs it. The last pass has the rest.
 	lastPatience = Budget - 10*time.Second
 	poll         = 300 * time.Millisecond
+	// soon is the pause in the first second: a promotion takes so long, and clients wait
+	// for it.
+	soon = 100 * time.Millisecond
 	// later is between two dispatches that look for what no event tells of.
 	later = time.Second
 	// maxPasses are those without a pause, far more than any sequence of wishes needs.
@@ -254,7 +257,11 @@ func (c *Charm) settle(ctx context.Context, out *Outcome) error {
 		if !wait && !urgent {
 			return nil
 		}
-		c.Sleep(ctx, poll)
+		pause := poll
+		if c.Now().Sub(start) < time.Second {
+			pause = soon
+		}
+		c.Sleep(ctx, pause)
 		passes = 0
 	}
 }

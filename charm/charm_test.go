@@ -330,7 +330,7 @@ func TestPatience(t *testing.T) {
 		"and comes back to let others see what it has done": {false, true, 1000, 0, 0, 1},
 		"a primary that leaves waits for its successor":     {true, false, 1000, lastPatience, lastPatience + poll, 0},
 		"even if there was something to publish":            {true, true, 1000, lastPatience, lastPatience + poll, 0},
-		"but no longer than it takes":                       {true, true, 40, 39 * poll, 40 * poll, 0},
+		"but no longer than it takes":                       {true, true, 40, 32 * poll, 40 * poll, 0},
 	} {
 		m := &fakeModel{fake: fake{name: "model", diff: nothing, apply: func(state.Step) error { return nil }}}
 		if test.published {

@@ -22,12 +22,11 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 
 PATIENCE = 15  # seconds
 TIMEOUT = 1  # second, for each question to a member
 PAUSE = 0.1  # seconds
+FOLLOW = 0.3  # seconds in which the others mostly follow; until then nobody is asked
 
 # How many of the others must follow, and how many do; no row without a quorum.
 FOLLOWERS = r"""
@@ -48,6 +47,11 @@ HAVING count(*) > 0
 
 def get(url):
     """Returns the JSON that Patroni answers, whatever the status."""
+    # Mostly nobody is asked, and to import this takes as long as all the rest, while
+    # clients wait.
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             return json.load(answer)
@@ -120,18 +124,20 @@ class Look:
 
 
 def main():
-    end = time.monotonic() + PATIENCE
+    begin = time.monotonic()
+    end = begin + PATIENCE
     look = None
     while time.monotonic() < end:
         try:
             if quorum_is_ours(sys.argv[1]):
                 return 0
-            look = look or Look(others())
-            if not look.over.wait(PAUSE):
-                continue
-            if look.harmless:
-                return 0
-            look = None
+            if time.monotonic() > begin + FOLLOW:
+                look = look or Look(others())
+                if not look.over.wait(PAUSE):
+                    continue
+                if look.harmless:
+                    return 0
+                look = None
         except Exception as error:
             print("cannot look at the other members:", error, file=sys.stderr)
         time.sleep(PAUSE)
