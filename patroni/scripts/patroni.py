@@ -63,7 +63,8 @@ ANSWER = 3  # seconds for an answer of the primary, or of the Kubernetes API
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
 CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
 TOLD = 10  # seconds until clients know a new primary: one or two, more where all are busy
-PROMOTION = 2  # seconds that the old primary waits for it; then it may be needed for it
+PROMOTION = 10  # seconds that the old primary waits for it
+NEEDED = 2  # the same where no third member follows: it may be needed for the promotion
 ROLE_PORT = 8009  # that Pebble looks at, with its check "role"
 LOOK = 0.25  # seconds between two looks at the role
 CLOSED = 2  # seconds that the port is closed: some periods of the check
@@ -138,7 +139,9 @@ def for_the_clients(ha, seconds, variables):
     """The old primary waits, before it follows, until clients know the new one. If it is
     the only one who can confirm commits, clients wait for it."""
     led = wait(seconds, lambda: leader(ha))
-    if led and len(ha.cluster.members) > 2 and wait(PROMOTION, lambda: is_promoted(ha)):
+    third = [m for m in ha.cluster.members if m.name not in (ha.state_handler.name, leader(ha))]
+    promotion = PROMOTION if any(m.is_running for m in third) else NEEDED
+    if led and third and wait(promotion, lambda: is_promoted(ha)):
         time.sleep(TOLD)
 
 
