@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"charmhub.io/postgresql-k8s/charm/state"
 	"charmhub.io/postgresql-k8s/tests/localmodel"
 )
 
@@ -172,58 +173,89 @@ func with1(request map[string]any, key string, value any) map[string]any {
 	return request
 }
 
-// TestHostileClients relates an application with each of the hostile requests,
-// and a good one beside it.
+// TestHostileClients relates applications with the hostile requests, some at a time,
+// and a good one beside them.
 func TestHostileClients(t *testing.T) {
+	const together = 8
 	c := newClients(t)
 	c.deploy(1)
 	c.settle(1)
-	bad, good := c.stub("bad"), c.stub("good")
+	var bad []*localmodel.Stub
+	for i := range together {
+		bad = append(bad, c.stub(fmt.Sprint("bad-", i)))
+	}
+	good := c.stub("good")
 	c.ask(good, v0("good"))
 	c.relate(good)
 	c.credentials(good)
 	c.unrelate(good)
 	base := c.catalog()
 	made := map[string]bool{} // databases stay
-	for _, test := range hostile {
-		t.Run(test.name, func(t *testing.T) {
+	for left := hostile; len(left) > 0; {
+		n := 1
+		for n < min(together, len(left)) && left[n].blocked == left[0].blocked && left[n].status == left[0].status {
+			n++
+		}
+		batch := left[:n]
+		left = left[n:]
+		t.Run("from "+batch[0].name, func(t *testing.T) {
 			c := c.in(t)
 			before := len(c.done())
-			c.ask(bad, test.ask)
-			id := c.relate(bad)
-			c.seen(id)
-			if test.served != "" {
-				reply := c.credentials(bad)
-				if reply["database"] != test.served {
-					t.Errorf("the reply is for database %.80q, want %.80q", reply["database"], test.served)
+			blocked := batch[0].blocked
+			var ids []int
+			var users []string
+			for i, test := range batch {
+				c.ask(bad[i], test.ask)
+				ids = append(ids, c.relate(bad[i]))
+				if test.served != "" {
+					made[test.served] = true
+					users = append(users, fmt.Sprint("relation_id_", ids[i]))
 				}
-				c.login(reply["uris"], "SELECT 1")
-				made[test.served] = true
+			}
+			for _, id := range ids {
+				c.seen(id)
+			}
+			for i, test := range batch {
+				if test.served != "" {
+					t.Run(test.name, func(t *testing.T) {
+						c := c.in(t)
+						reply := c.credentials(bad[i])
+						if reply["database"] != test.served {
+							t.Errorf("the reply is for database %.80q, want %.80q", reply["database"], test.served)
+						}
+						c.login(reply["uris"], "SELECT 1")
+					})
+				}
 			}
 			c.quiet()
-			c.wantStatus(test.blocked)
-			c.wantStatusKey(bad, test.status)
-			if labels := c.SecretLabels(app, fmt.Sprintf("database.%d.", id)); test.served == "" && len(labels) > 0 {
-				t.Errorf("there are secrets for it: %q", labels)
-			}
-			if test.served == "" {
-				c.wantCatalog(base, made)
+			c.wantStatus(blocked)
+			c.wantCatalog(base, made, users...)
+			record := c.record()
+			for i, test := range batch {
+				t.Run(test.name, func(t *testing.T) {
+					c := c.in(t)
+					if problem := record[ids[i]].Problem; problem != test.blocked {
+						t.Errorf("the problem of the relation is %q, want %q", problem, test.blocked)
+					}
+					c.wantStatusKey(bad[i], test.status)
+					if labels := c.SecretLabels(app, fmt.Sprintf("database.%d.", ids[i])); test.served == "" && len(labels) > 0 {
+						t.Errorf("there are secrets for it: %q", labels)
+					}
+				})
 			}
 
 			goodID := c.relate(good)
 			reply := c.credentials(good)
 			c.login(reply["uris"], "SELECT 1")
-			c.wantStatus(test.blocked)
-			if test.served == "" {
-				c.wantCatalog(base, made, fmt.Sprint("relation_id_", goodID))
-			}
-			c.unrelate(bad)
+			c.wantStatus(blocked)
+			c.wantCatalog(base, made, append(users, fmt.Sprint("relation_id_", goodID))...)
+			c.unrelate(bad[:n]...)
 			c.wantStatus("")
 			c.unrelate(good)
 			c.wantCatalog(base, made)
 			c.wantNoFailure(before)
 			if _, err := os.Stat(c.root() + "/tmp/pwned"); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("what the request says was executed: %v", err)
+				t.Errorf("what a request says was executed: %v", err)
 			}
 			if labels := c.SecretLabels(app, "database."); len(labels) > 0 {
 				t.Errorf("secrets are left: %q", labels)
@@ -596,15 +628,35 @@ func (c *clients) relate(s *localmodel.Stub) int {
 	return id
 }
 
-// unrelate removes a stub's relation, and waits until the charm has done what
+// unrelate removes the relations of stubs, and waits until the charm has done what
 // follows from that.
-func (c *clients) unrelate(s *localmodel.Stub) {
+func (c *clients) unrelate(stubs ...*localmodel.Stub) {
 	c.t.Helper()
-	id, err := s.RelationID()
-	c.must(err)
-	c.must(c.RemoveRelation(app+":database", s.Name()+":database"))
-	c.soon("the end of a relation", func() bool { return c.had(id, "hooks/database-relation-broken") })
+	var ids []int
+	for _, s := range stubs {
+		id, err := s.RelationID()
+		c.must(err)
+		ids = append(ids, id)
+		c.must(c.RemoveRelation(app+":database", s.Name()+":database"))
+	}
+	for _, id := range ids {
+		c.soon("the end of a relation", func() bool { return c.had(id, "hooks/database-relation-broken") })
+	}
 	c.quiet()
+}
+
+// record is what the charm remembers of its client relations, by their ids.
+func (c *clients) record() map[int]state.Client {
+	c.t.Helper()
+	relations, err := c.ShowUnit(unit0)
+	c.must(err)
+	peers := slices.IndexFunc(relations, func(r localmodel.UnitData) bool { return r.Endpoint == state.PeerEndpoint })
+	if peers < 0 {
+		c.t.Fatal("the unit has no peer relation")
+	}
+	all, err := state.ParseClients(relations[peers].Own[state.ClientsKey])
+	c.must(err)
+	return all
 }
 
 // seen waits until the charm had every event of a new relation.
