@@ -51,7 +51,7 @@ func (m model) waitAll(names ...string) {
 		}
 		return len(units) > 0
 	}
-	for start := time.Now(); ; time.Sleep(250 * time.Millisecond) {
+	for start := time.Now(); ; time.Sleep(look) {
 		if !slices.ContainsFunc(names, func(name string) bool { return !active(name) }) {
 			return
 		}

@@ -32,6 +32,10 @@ func image() string {
 
 const app = "postgresql-k8s"
 
+// look is the time between two looks at the status. Each costs the client and the
+// controller a tenth of a second of a processor, which the cluster may need.
+const look = 500 * time.Millisecond
+
 var charmFile string
 
 func TestMain(m *testing.M) {
@@ -166,20 +170,18 @@ func (m model) statusOf(name string) application {
 	return s.Applications[name]
 }
 
-// waitFor polls until the status is as wanted, and returns how long that took.
-func (m model) waitFor(what string, limit time.Duration, want func(application) bool) time.Duration {
+// waitFor polls until the status is as wanted, and logs how long that took.
+func (m model) waitFor(what string, limit time.Duration, want func(application) bool) {
 	m.t.Helper()
 	start := time.Now()
 	for time.Since(start) < limit {
 		if want(m.status()) {
-			took := time.Since(start)
-			m.t.Logf("%s after %.1f s", what, took.Seconds())
-			return took
+			m.t.Logf("%s after %.1f s", what, time.Since(start).Seconds())
+			return
 		}
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(look)
 	}
 	m.t.Fatalf("not %s within %s; the status is %+v", what, limit, m.status())
-	return 0
 }
 
 // primary tells whether there is one unit, active and the primary.

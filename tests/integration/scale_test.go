@@ -28,7 +28,7 @@ func TestScale(t *testing.T) {
 			return len(a.Units) == n && active && len(names) == 1
 		}
 	}
-	m.waitFor("three units active, one Primary", 90*time.Second, ready(3))
+	m.waitFor("three units active, one Primary", 3*time.Minute, ready(3))
 	m.waitClient("app", "waiting", "no relation")
 	m.integrate("app")
 

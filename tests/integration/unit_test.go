@@ -27,8 +27,8 @@ func TestDeploy(t *testing.T) {
 	}
 	commandLines := sampleProcesses(t)
 	m.deploy("--trust")
-	m.waitFor("active, Primary", 45*time.Second, primary)
-	m.waitFor("settled", 30*time.Second, settled)
+	m.waitFor("active, Primary", 2*time.Minute, primary)
+	m.waitFor("settled", time.Minute, settled)
 
 	if v := m.status().Version; !regexp.MustCompile(`^1[4-9]\.\d+$`).MatchString(v) {
 		t.Errorf("the version is %q, not that of a PostgreSQL", v)
