@@ -51,7 +51,7 @@ compiler:
 test: lint unit model ## everything that this machine can show without a cluster
 
 model: charm client rootfs ## the packed charm in the local model: real Pebble, Patroni and PostgreSQL
-	go test -tags localmodel -count=1 -timeout 120m ./tests/localmodel/e2e
+	tests/localmodel/e2e/each.sh
 
 .PHONY: rootfs network
 rootfs: network
