@@ -10,7 +10,7 @@ go test -c -tags localmodel -o "$BINARY" .
 one() {
   local output start=$SECONDS
   export LOCALMODEL_DIR=/var/lib/postgresql-k8s-localmodel/test-$SLOT
-  if output=$("$BINARY" -test.run "^$1\$" -test.timeout 60m 2>&1); then
+  if output=$("$BINARY" -test.run "^$1\$" -test.timeout 120m 2>&1); then
     echo "ok   $1 ($((SECONDS - start)) s)"
   else
     printf '%s\nFAIL %s (%d s)\n' "$output" "$1" "$((SECONDS - start))"
