@@ -60,7 +60,7 @@ func Handlers() []Handler {
 	return []Handler{
 		core.Secrets{}, core.Objects{}, core.Member{}, core.Replication{}, core.Succession{}, core.Restarts{}, core.Users{}, core.Model{},
 		clients.Handler{}, database.Handler{}, pgsql.Handler{}, pgsql.Handler{Admin: true},
-		postgres.Handler{}, patroni.Handler{}, core.Refresh{},
+		postgres.Handler{}, patroni.Handler{}, core.Told{}, core.Refresh{},
 	}
 }
 

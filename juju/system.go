@@ -678,6 +678,7 @@ func (s *System) setDatabag(ctx context.Context, step SetDatabag) error {
 		return err
 	}
 	*bag = state.With(*bag, step.Content)
+	r.Written = r.Written || !step.Unit
 	s.facts.Relations.Replace(r)
 	return nil
 }

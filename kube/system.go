@@ -114,7 +114,7 @@ func podFacts(p corev1.Pod) state.Pod {
 	return state.Pod{
 		Name: p.Name, IP: p.Status.PodIP, Ready: ready, ReadySince: since, Labels: p.Labels,
 		Revision: p.Labels[appsv1.ControllerRevisionHashLabelKey], Created: p.CreationTimestamp.Time, Terminating: p.DeletionTimestamp != nil,
-		Patroni: patroniVersion(p.Annotations["status"]),
+		Patroni: patroniVersion(p.Annotations["status"]), Told: p.Annotations[state.ToldAnnotation],
 	}
 }
 
@@ -187,6 +187,14 @@ type LabelPod struct {
 // String implements state.Step.
 func (l LabelPod) String() string { return fmt.Sprintf("label pod %s: %v", l.Pod, l.Labels) }
 
+// AnnotatePod puts an annotation on a pod.
+type AnnotatePod struct{ Pod, Key, Value string }
+
+// String implements state.Step.
+func (a AnnotatePod) String() string {
+	return fmt.Sprintf("annotate pod %s: %s=%s", a.Pod, a.Key, a.Value)
+}
+
 // ApplyService makes a Service so.
 type ApplyService struct{ state.KubeService }
 
@@ -236,6 +244,11 @@ func (s *System) Diff(obs state.Observed, want state.Desired) []state.Step {
 			none[label] = ""
 		}
 		steps = append(steps, LabelPod{pod.Name, none})
+	}
+	for _, pod := range have.Pods {
+		if want.Told != "" && pod.Told != want.Told {
+			steps = append(steps, AnnotatePod{pod.Name, state.ToldAnnotation, want.Told})
+		}
 	}
 	for _, name := range want.Demoted {
 		steps = append(steps, LabelPod{name, map[string]string{state.RoleLabel: "replica"}})
@@ -292,6 +305,12 @@ func (s *System) Apply(ctx context.Context, step state.Step) error {
 			}
 		}
 		return s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"labels": labels}})
+	case AnnotatePod:
+		err := s.api.Merge(ctx, "pods/"+step.Pod, map[string]any{"metadata": map[string]any{"annotations": map[string]any{step.Key: step.Value}}})
+		if apierrors.IsNotFound(err) { // it has gone since
+			return nil
+		}
+		return err
 	case SetPartition:
 		strategy := map[string]any{"rollingUpdate": map[string]any{"partition": step.Partition}}
 		return s.api.Merge(ctx, "statefulsets/"+s.owner.Name, map[string]any{"spec": map[string]any{"updateStrategy": strategy}})

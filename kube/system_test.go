@@ -484,6 +484,10 @@ func TestDiff(t *testing.T) {
 			*leader, w.PodLabels = false, map[string]string{"new": "label"}
 			delete(s.objects, core+"endpoints/patroni-db")
 		}, []string{"label pod db-0: map[new:label]"}},
+		{"all pods that do not yet show who clients were told of", func(s *apiServer, leader *bool, w *state.Desired) {
+			*leader, w.Told = false, "db-1"
+			s.objects[core+"pods/db-0"] = merged(s.objects[core+"pods/db-0"], object{"metadata": object{"annotations": object{"charmhub.io/told": "db-1"}}})
+		}, []string{"annotate pod db-1: charmhub.io/told=db-1"}},
 		{"without an owner nothing is made", func(s *apiServer, _ *bool, _ *state.Desired) {
 			delete(s.objects, apps+"statefulsets/db")
 			delete(s.objects, core+"endpoints/patroni-db")
@@ -536,8 +540,10 @@ func TestAStepThatFailsSaysWhat(t *testing.T) {
 		err    string // "" for none
 	}{
 		{"a patch that is refused", http.StatusForbidden, kube.LabelPod{Pod: "db-0"}, "cannot patch pods/db-0: the API server says Forbidden"},
+		{"an annotation that is refused", http.StatusForbidden, kube.AnnotatePod{Pod: "db-0"}, "cannot patch pods/db-0: the API server says Forbidden"},
 		{"an apply that is refused", http.StatusForbidden, kube.OwnEndpoints{Name: "x"}, "cannot apply endpoints/x: the API server says Forbidden"},
 		{"a deletion that is refused", http.StatusForbidden, kube.DeleteEndpoints{Name: "x"}, "cannot delete endpoints/x: the API server says Forbidden"},
+		{"an annotation of what is gone", http.StatusNotFound, kube.AnnotatePod{Pod: "db-0"}, ""},
 		{"a deletion of what is gone", http.StatusNotFound, kube.DeleteEndpoints{Name: "x"}, ""},
 		{"a step of somebody else", 0, otherStep{}, "cannot apply kube_test.otherStep to kubernetes"},
 	}

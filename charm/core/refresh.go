@@ -1,7 +1,6 @@
 package core
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -210,20 +209,15 @@ func resumed(obs state.Observed) string {
 	return upgrade.LocalApp[state.ResumedKey]
 }
 
-// published is the primary that clients are told of during a rollout, once nothing is
-// left to be told: Juju commits the note and what was told together.
+// published is the primary that clients are told of during a rollout.
 func published(obs state.Observed, refreshing bool, want *state.Desired) string {
 	upgrade, _ := obs.Relations.Upgrade()
-	primary, ok := obs.Primary()
-	_, known := obs.Published().Get()
+	primary, told := told(obs, want)
 	switch {
 	case obs.Uniform():
 		return ""
-	case !refreshing, !ok, !known, want.Again, len(want.Look) > 0, !maps.EqualFunc(want.Clients, obs.Clients, told):
+	case !refreshing, !told:
 		return upgrade.LocalApp[state.PublishedKey]
 	}
-	return primary.Name
+	return primary
 }
-
-// told tells whether there is nothing more to tell a client than what it was told.
-func told(a, b state.Client) bool { return a.Digest == b.Digest && a.Digest != state.PendingDigest }

@@ -37,6 +37,7 @@ type Desired struct {
 	Databases []Database
 	// Kubernetes
 	PodLabels map[string]string
+	Told      string   // primary that all pods are to show as the one that clients were told of; "" is no wish
 	Demoted   []string // pods that are labelled as the primary's, but are not
 	Services  []KubeService
 	Endpoints []string // names of Patroni's objects, owned by the application

@@ -26,6 +26,9 @@ const (
 	FollowersScript = Mount + "/followers.sh"
 
 	RoleLabel = "role" // of pods, set by Patroni: primary or replica
+	// ToldAnnotation of a pod has what ToldKey has. patroni.py reads it: clients that do not
+	// know of a new primary must not find the old one.
+	ToldAnnotation = "charmhub.io/told"
 
 	PostgresPort = 5432
 	PatroniPort  = 8008
@@ -65,6 +68,10 @@ const ClientsKey = "clients"
 // InitialisedKey of the peers' databag tells that the application has had a primary;
 // it is upstream's, too.
 const InitialisedKey = "cluster_initialised"
+
+// ToldKey of the peers' databag is the primary that clients were told of: Juju commits
+// it together with what they were told.
+const ToldKey = "told"
 
 // CPUsKey of the peers' databag is how many CPUs the first leader's server had.
 const CPUsKey = "cpus"

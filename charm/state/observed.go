@@ -155,6 +155,8 @@ type Relation struct {
 	// name, and of this one. They are read where UnitDatabags says.
 	Units     map[string]map[string]string
 	LocalUnit map[string]string
+	// Written tells that this dispatch has written to LocalApp: Juju may still discard that.
+	Written bool
 }
 
 // Peer returns the relation between the units of this application.
@@ -475,6 +477,8 @@ type Pod struct {
 	Terminating bool
 	// Patroni is the version that its member runs, "" before the first start.
 	Patroni string
+	// Told is the primary that clients were told of, as a unit of ours has seen.
+	Told string
 }
 
 // Endpoints is an object in which Patroni keeps the state of the cluster.

@@ -12,9 +12,9 @@ taken by the same means.
 
 It sleeps as long as there is something to wait for. In a switchover Patroni sleeps a
 second or two for what mostly happens within tenths of one, and clients wait as long.
-The old primary, though, comes back a while after another has been promoted: clients
-that were not told yet still find it at its address, and a replica would tell them that
-it takes no writes.
+The old primary, though, comes back a while after clients were told of another: until
+then they find it at its address, and a replica would tell them that it takes no writes.
+The charm shows at the pods of whom they were told.
 
 It looks at the lock when that runs out, and not in its next loop. Before it takes the
 lock it asks the other members how far they are, and where a pod was just deleted there
@@ -32,8 +32,8 @@ called back by what it does with the lock later. Patroni takes it for the primar
 long as the lock would have lasted, even when it gave it back for a switchover.
 
 A primary that stopped because it reaches neither the lock nor all others stays stopped
-until it sees who leads, and a while longer. Patroni starts it to be read from: clients
-that could not be told of another primary yet would hear that it takes no writes.
+until it sees who leads, and clients were told of another. Patroni starts it to be read
+from.
 
 A replica that was away for so long that the primary no longer has the WAL which it
 needs is copied anew (rewind.py), as an old primary is that cannot be rewound. Patroni
@@ -62,7 +62,9 @@ COPY = 600  # seconds between two attempts to copy a server anew
 ANSWER = 3  # seconds for an answer of the primary, or of the Kubernetes API
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}  # s, ms
 CONNECT = 0.5  # seconds for a connection to a member; if a packet is lost the next loop asks again
-TOLD = 10  # seconds until clients know a new primary: one or two, more where all are busy
+TOLD = "charmhub.io/told"  # the annotation of the pod with the primary that clients were told of
+UNTOLD = 45  # seconds that the old primary waits for that: Juju may need 41 to have another leader who tells them
+HEARD = 3  # seconds until Juju has woken all clients
 PROMOTION = 10  # seconds that the old primary waits for it
 NEEDED = 2  # the same where no third member follows: it may be needed for the promotion
 ROLE_PORT = 8009  # that Pebble looks at, with its check "role"
@@ -107,6 +109,12 @@ def leader(ha):
     return name if name != ha.dcs._name else None
 
 
+def is_told(ha):
+    """Whether clients were told of the other member that has the lock."""
+    pod, name = ha.dcs._pods.get(ha.dcs._name), leader(ha)
+    return None not in (pod, name) and (pod.metadata.annotations or {}).get(TOLD) == name
+
+
 def is_promoted(ha):
     member = ha.cluster.get_member(leader(ha), False)
     return member is not None and ha.fetch_node_status(member).in_recovery is False
@@ -142,7 +150,10 @@ def for_the_clients(ha, seconds, variables):
     third = [m for m in ha.cluster.members if m.name not in (ha.state_handler.name, leader(ha))]
     promotion = PROMOTION if any(m.is_running for m in third) else NEEDED
     if led and third and wait(promotion, lambda: is_promoted(ha)):
-        time.sleep(TOLD)
+        new = leader(ha)
+        wait(UNTOLD, lambda: leader(ha) != new or is_told(ha))
+        if leader(ha) == new:  # or this member may be needed
+            time.sleep(HEARD)
 
 
 class Time:
@@ -229,7 +240,7 @@ class Offline:
     """Whether the server was stopped because the lock is out of reach."""
 
     def __init__(self):
-        self.stopped = False
+        self.stopped = self.untold = False
         self.until = 0
 
     def demote(self, ha, mode, patronis):
@@ -254,7 +265,9 @@ class Offline:
             self.stopped = False
             # Where the server is the only one that can confirm commits clients wait for it.
             if other and len(ha.cluster.members) > 2:
-                self.until = time.monotonic() + TOLD
+                self.untold, self.until = True, time.monotonic() + UNTOLD
+        if self.untold and is_told(ha):
+            self.untold, self.until = False, min(self.until, time.monotonic() + HEARD)
         if time.monotonic() < self.until:
             return "stopped until clients know who leads"
         return patronis(ha)

@@ -298,7 +298,7 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 		case 9:
 			w.model.Config["profile_limit_memory"] = float64([]int{0, 512, 2048}[r.IntN(3)]) // 0 is refused
 		case 10:
-			w.labels[unit] = nil // a new pod
+			w.labels[unit], w.told[unit] = nil, "" // a new pod
 		case 11:
 			w.model.Leader = nobody
 			for _, id := range slices.Sorted(maps.Keys(w.model.Relations)) {
@@ -325,7 +325,7 @@ func live(t *testing.T, seed uint64) (crashes, refusals int) {
 			return
 		}
 		if len(l.rash) > 0 {
-			t.Errorf("users got passwords that Juju did not have: %q", l.rash)
+			t.Errorf("users or pods got what Juju did not have: %q", l.rash)
 			return
 		}
 		if l.crashed {
@@ -420,6 +420,11 @@ func (w *world) check(t *testing.T) {
 	for _, name := range []string{"monitoring", "backup", state.RelationAccess, state.Admin} {
 		if _, ok := w.catalog.Roles[name]; !ok {
 			t.Errorf("there is no role %s", name)
+		}
+	}
+	for unit, told := range w.told {
+		if told != state.PodName(app, w.primary()) {
+			t.Errorf("the pod of unit %d shows that clients were told of %q", unit, told)
 		}
 	}
 	for unit, u := range w.model.Units {

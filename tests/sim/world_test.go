@@ -44,6 +44,7 @@ type world struct {
 	dynamic    map[string]any
 	objects    map[string]map[string]any // Kubernetes' services and endpoints, by path
 	labels     []map[string]string       // of the pods
+	told       []string                  // the annotations of the pods
 	catalog    state.Catalog
 	due        map[int][]map[string]string // events that Juju will run, by unit
 }
@@ -54,7 +55,7 @@ type member struct{ loaded string } // the file that it has loaded
 func newWorld(units int) *world {
 	w := &world{
 		model: newModel(units), trusted: true, due: map[int][]map[string]string{}, objects: map[string]map[string]any{},
-		members: make([]member, units), labels: make([]map[string]string, units),
+		members: make([]member, units), labels: make([]map[string]string, units), told: make([]string, units),
 		catalog: state.Catalog{Version: "17.5", Predefined: []string{"pg_monitor", "pg_read_all_data", "pg_write_all_data"}, Roles: map[string]state.Role{}, Databases: map[string]state.CatalogDatabase{}},
 	}
 	for range units {
@@ -257,6 +258,7 @@ func (a api) Read(_ context.Context, path, _ string, into any) error {
 		for unit := range a.members {
 			pod := corev1.Pod{}
 			pod.Name, pod.Labels, pod.Status.PodIP = state.PodName(app, unit), a.labels[unit], fmt.Sprintf("10.0.0.%d", unit+1)
+			pod.Annotations = map[string]string{state.ToldAnnotation: a.told[unit]}
 			if a.runs(unit) {
 				pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 			}
@@ -290,11 +292,16 @@ func (a api) Merge(_ context.Context, path string, patch map[string]any) error {
 	if _, err := fmt.Sscanf(path, "pods/"+app+"-%d", &unit); err != nil {
 		return err
 	}
+	metadata := patch["metadata"].(map[string]any)
+	if annotations, has := metadata["annotations"].(map[string]any); has {
+		a.told[unit] = annotations[state.ToldAnnotation].(string)
+		return nil
+	}
 	labels := maps.Clone(a.labels[unit])
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	for label, value := range patch["metadata"].(map[string]any)["labels"].(map[string]any) {
+	for label, value := range metadata["labels"].(map[string]any) {
 		if labels[label], _ = value.(string); value == nil {
 			delete(labels, label)
 		}
@@ -461,7 +468,7 @@ type life struct {
 	again   bool     // the charm asked for another dispatch
 	writes  int      // hook tools that write
 	answer  string   // of an action
-	rash    []string // system users who got a password that Juju did not have before
+	rash    []string // system users who got a password, and pods that got a note, that Juju did not have before
 	text    []string // everything that could be read: logs, argv, steps
 }
 
@@ -505,12 +512,17 @@ func (w *world) dispatch(unit int, event map[string]string, fuse int, refuse boo
 		Now:      func() time.Time { return now },
 		Sleep:    func(_ context.Context, d time.Duration) { now = now.Add(d) },
 	}
-	verifiers := w.verifiers()
+	verifiers, shown, noted := w.verifiers(), slices.Clone(w.told), w.model.Peer[state.ToldKey]
 	before := w.model.byLabel("database-peers." + app + ".app")
 	defer func() {
 		for user, verifier := range w.verifiers() {
 			if verifier != verifiers[user] && (before == nil || !w.login(user, state.Redacted(before.Content[user+"-password"]))) {
 				l.rash = append(l.rash, user)
+			}
+		}
+		for pod, told := range w.told {
+			if told != shown[pod] && told != noted {
+				l.rash = append(l.rash, state.PodName(app, pod))
 			}
 		}
 		l.writes, l.text = h.write, slices.Concat(h.argv, h.logs, steps)
