@@ -110,7 +110,7 @@ func secretFacts(obs state.Observed) map[string]any {
 // harmless are the keys of databags whose values are no secret.
 var harmless = []string{
 	"database", "endpoints", "read-only-endpoints", "version", "extra-user-roles", "requested-secrets", "external-node-connectivity",
-	state.InitialisedKey, state.CPUsKey, "secret-user", "secret-tls", state.StackKey, state.PreparedKey, state.ResumedKey, state.PublishedKey,
+	state.InitialisedKey, state.CPUsKey, "secret-user", "secret-tls", state.StackKey, state.PreparedKey, state.ResumedKey, state.PublishedKey, state.ToldKey,
 }
 
 func relationFacts(obs state.Observed) []map[string]any {
