@@ -66,7 +66,7 @@ TOLD = "charmhub.io/told"  # the annotation of the pod with the primary that cli
 UNTOLD = 45  # seconds that the old primary waits for that: Juju may need 41 to have another leader who tells them
 HEARD = 3  # seconds until Juju has woken all clients
 SUCCESSION = 15  # seconds that the old primary waits for another to take the lock, and for its promotion
-NEEDED = 2  # the same where no third member follows: it may be needed for that
+NEEDED = 2  # the same for the lock where no third member runs: it may be needed for the promotion
 ROLE_PORT = 8009  # that Pebble looks at, with its check "role"
 LOOK = 0.25  # seconds between two looks at the role
 CLOSED = 2  # seconds that the port is closed: some periods of the check
@@ -146,10 +146,9 @@ def for_the_others(ha, seconds, variables):
 def for_the_clients(ha, seconds, variables):
     """The old primary waits, before it follows, until clients know the new one. If it is
     the only one who can confirm commits, clients wait for it."""
-    others = [m for m in ha.cluster.members if m.name != ha.state_handler.name]
-    patience = SUCCESSION if sum(m.is_running for m in others) > 1 else NEEDED
-    led = wait(patience, lambda: leader(ha))
-    if led and len(others) > 1 and wait(patience, lambda: is_promoted(ha)):
+    if sum(m.is_running for m in ha.cluster.members if m.name != ha.state_handler.name) < 2:
+        wait(NEEDED, lambda: leader(ha))
+    elif wait(SUCCESSION, lambda: leader(ha)) and wait(SUCCESSION, lambda: is_promoted(ha)):
         new = leader(ha)
         wait(UNTOLD, lambda: leader(ha) != new or is_told(ha))
         if leader(ha) == new:  # or this member may be needed
