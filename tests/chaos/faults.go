@@ -156,7 +156,7 @@ func refresh(s *strike) error {
 	if err := s.insist(2*time.Minute, func() error { return s.onLeader("resume-upgrade") }); err != nil {
 		return err
 	}
-	return s.insist(2*time.Minute, replaced)
+	return s.insist(4*time.Minute, replaced)
 }
 
 // refreshAtOnce refreshes as people in a hurry do.
