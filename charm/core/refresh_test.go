@@ -368,7 +368,6 @@ func TestRefreshNotesThePublishedPrimary(t *testing.T) {
 		{"while pods are replaced", 1, "", nil, "db-0"},
 		{"once", 1, "db-0", nil, "-"},
 		{"but not what nobody can be told", 1, "db-2", func(o *state.Observed) { o.Database = state.Unknown[state.Catalog]("away") }, "-"},
-		{"nor before clients are told", 1, "db-2", func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: "of db-2"}} }, "-"},
 		{"nor on another unit", 1, "db-2", func(o *state.Observed) { o.Leader = false }, "-"},
 		{"nor in the moment in which Kubernetes looks at a change", 1, "db-0", func(o *state.Observed) {
 			changeKnown(&o.Kube, func(k *state.Kube) { k.Rollout.Revision = "" })

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"maps"
 	"slices"
 
 	"charmhub.io/postgresql-k8s/charm/state"
@@ -40,11 +39,11 @@ func (Told) Desire(obs state.Observed, want *state.Desired) {
 	want.Again = want.Again || slices.ContainsFunc(kube.Pods, func(p state.Pod) bool { return p.Told != note })
 }
 
-// told returns the primary, and whether nothing is left to be told of it.
+// told returns the primary, and whether nothing is left to be told of it beyond what is
+// wished now.
 func told(obs state.Observed, want *state.Desired) (primary string, all bool) {
 	member, ok := obs.Primary()
 	_, known := obs.Published().Get()
-	same := func(a, b state.Client) bool { return a.Digest == b.Digest && a.Digest != state.PendingDigest }
-	all = ok && known && !want.Again && len(want.Look) == 0 && maps.EqualFunc(want.Clients, obs.Clients, same)
+	all = ok && known && !want.Again && len(want.Look) == 0 && !state.Serving(want.Clients)
 	return member.Name, all
 }

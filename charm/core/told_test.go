@@ -34,13 +34,19 @@ func TestWhomClientsWereToldOf(t *testing.T) {
 		}}, "db-0", "", false},
 		{"another unit shows what is noted", []func(*state.Observed){follows, noted("db-0", false)}, nothing, "db-0", false},
 		{"and nothing where nobody notes", []func(*state.Observed){follows}, nothing, "", false},
-		{"not before a client is told", []func(*state.Observed){func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: "of db-1"}} }}, nothing, "", false},
-		{"nor one that is being served", []func(*state.Observed){func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: state.PendingDigest}} }}, nothing, "", false},
+		{"not before a client is served", []func(*state.Observed){func(o *state.Observed) { o.Clients = map[int]state.Client{7: {Digest: state.PendingDigest}} }}, nothing, "", false},
 		{"nor when nobody can be told", []func(*state.Observed){func(o *state.Observed) { o.Database = state.Unknown[state.Catalog]("away") }}, nothing, "", false},
 		{"nor while nobody leads", []func(*state.Observed){func(o *state.Observed) {
 			changeKnown(&o.Cluster, func(c *state.Cluster) { c.Members[0].Role = "replica" })
 		}}, nothing, "", false},
 		{"without the relation there is no note", []func(*state.Observed){func(o *state.Observed) { o.Relations = nil }}, nothing, "", false},
+	}
+	for name, left := range map[string]state.Desired{"to be looked at": {Look: []int{7}}, "left for another dispatch": {Again: true}} {
+		obs := running()
+		obs.Database = state.Value(state.Catalog{Version: "17.5"})
+		if (Told{}).Desire(obs, &left); len(left.Databags) > 0 {
+			t.Errorf("with a client that is %s it notes %v", name, left.Databags)
+		}
 	}
 	for _, test := range tests {
 		obs := running()
