@@ -70,7 +70,8 @@ const ClientsKey = "clients"
 const InitialisedKey = "cluster_initialised"
 
 // ToldKey of the peers' databag is the primary that clients were told of: Juju commits
-// it together with what they were told.
+// it together with what they were told. A leader of a revision that does not know the key
+// leaves an old note there: a refresh waits for PublishedKey instead.
 const ToldKey = "told"
 
 // CPUsKey of the peers' databag is how many CPUs the first leader's server had.

@@ -109,6 +109,11 @@ def leader(ha):
     return name if name != ha.dcs._name else None
 
 
+def is_needed(ha):
+    """Whether commits may wait until this member confirms them: no two others run."""
+    return sum(m.is_running for m in ha.cluster.members if m.name != ha.state_handler.name) < 2
+
+
 def is_told(ha):
     """Whether clients were told of the other member that has the lock."""
     pod, name = ha.dcs._pods.get(ha.dcs._name), leader(ha)
@@ -144,14 +149,14 @@ def for_the_others(ha, seconds, variables):
 
 
 def for_the_clients(ha, seconds, variables):
-    """The old primary waits, before it follows, until clients know the new one. If it is
-    the only one who can confirm commits, clients wait for it."""
-    if sum(m.is_running for m in ha.cluster.members if m.name != ha.state_handler.name) < 2:
+    """The old primary waits, before it follows, until clients know the new one, unless
+    they wait for it."""
+    if is_needed(ha):
         wait(NEEDED, lambda: leader(ha))
     elif wait(SUCCESSION, lambda: leader(ha)) and wait(SUCCESSION, lambda: is_promoted(ha)):
         new = leader(ha)
         wait(UNTOLD, lambda: leader(ha) != new or is_told(ha))
-        if leader(ha) == new:  # or this member may be needed
+        if leader(ha) == new:  # else it may be needed
             time.sleep(HEARD)
 
 
@@ -262,8 +267,7 @@ class Offline:
             except Exception as error:
                 return f"stopped until it sees who leads: {error}"
             self.stopped = False
-            # Where the server is the only one that can confirm commits clients wait for it.
-            if other and len(ha.cluster.members) > 2:
+            if other and not is_needed(ha):
                 self.untold, self.until = True, time.monotonic() + UNTOLD
         if self.untold and is_told(ha):
             self.untold, self.until = False, min(self.until, time.monotonic() + HEARD)
