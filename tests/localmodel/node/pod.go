@@ -39,6 +39,9 @@ type Container struct {
 	PID  int // of its first process, as the node sees it
 
 	Done <-chan struct{} // closed when it has ended
+
+	starting sync.RWMutex // locked while it is frozen or thawed
+	frozen   bool
 }
 
 // NewPod makes a pod without containers. The directory, which must exist, holds
@@ -166,8 +169,11 @@ func (p *Pod) Container(name string) *Container {
 	return p.containers[name]
 }
 
-// Start runs one more process in the container, in the pod's network.
+// Start runs one more process in the container, in the pod's network. In a frozen one it
+// is stopped before it has come far.
 func (p *Pod) Start(c *Container, cmd *exec.Cmd) error {
+	c.starting.RLock()
+	defer c.starting.RUnlock()
 	return onOwnThread(func() error {
 		// File systems are entered last: /proc is the node's until then.
 		var spaces []*os.File
@@ -194,7 +200,10 @@ func (p *Pod) Start(c *Container, cmd *exec.Cmd) error {
 		if err := errors.Join(root.Chdir(), syscall.Chroot(".")); err != nil {
 			return fmt.Errorf("cannot enter container %s: %w", c.Name, err)
 		}
-		return cmd.Start()
+		if err := cmd.Start(); err != nil || !c.frozen {
+			return err
+		}
+		return cmd.Process.Signal(syscall.SIGSTOP)
 	})
 }
 

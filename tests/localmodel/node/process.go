@@ -17,13 +17,16 @@ type Process struct {
 	Parent  string // its parent's
 }
 
-// Freeze stops every process of the container where it is.
-func (c *Container) Freeze() error { return c.signalAll(syscall.SIGSTOP) }
+// Freeze stops every process of the container where it is, and what is started in it.
+func (c *Container) Freeze() error { return c.freeze(true, syscall.SIGSTOP) }
 
 // Thaw lets a frozen container go on.
-func (c *Container) Thaw() error { return c.signalAll(syscall.SIGCONT) }
+func (c *Container) Thaw() error { return c.freeze(false, syscall.SIGCONT) }
 
-func (c *Container) signalAll(sig syscall.Signal) error {
+func (c *Container) freeze(frozen bool, sig syscall.Signal) error {
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	c.frozen = frozen
 	_, err := c.Signal(sig, func(Process) bool { return true })
 	return err
 }
