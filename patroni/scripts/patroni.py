@@ -20,6 +20,11 @@ It looks at the lock when that runs out, and not in its next loop. Before it tak
 lock it asks the other members how far they are, and where a pod was just deleted there
 is nobody to connect to: Patroni waits two seconds for that, this half a second.
 
+Who did not get the lock reads the cluster anew, which two threads bring, and so does who
+asks for it in that moment (GET /cluster). Patroni wakes one of those who wait for each of
+the two: one that was woken for the first only, and waits on, was not woken again, and
+followed five seconds later.
+
 It tells a server whom to follow that was started while nobody led. Such a server may
 lack what makes its data consistent, after a rewind for instance, and lets nobody in:
 Patroni takes it for one that begins to follow whomever it followed before.
@@ -99,6 +104,13 @@ class OfTheThread:
             self.main = value
         else:
             self.own.value = value
+
+
+class Condition(threading.Condition):
+    """The condition that those wait for who read the cluster: all of them are woken."""
+
+    def notify(self, n=1):
+        super().notify(sys.maxsize)
 
 
 def leader(ha):
@@ -437,12 +449,14 @@ def main():
     import patroni.postgresql  # before patroni.ha, which it imports
     import patroni.ha
     from patroni.__main__ import main as run
+    import patroni.dcs.kubernetes
     from patroni.dcs.kubernetes import Kubernetes
     from patroni.postgresql.bootstrap import Bootstrap
     from patroni.postgresql.config import ConfigHandler
     from patroni.postgresql.rewind import REWIND_STATUS, Rewind
     from patroni.request import PatroniRequest
 
+    patroni.dcs.kubernetes.Condition = Condition
     for field in OF_THE_THREAD:
         setattr(Kubernetes, field, OfTheThread())
     patroni.ha.time = Time()
