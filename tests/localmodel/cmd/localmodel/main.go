@@ -39,7 +39,7 @@ var commands = map[string]command{
 	"delete-pod":         {"<unit>", "delete a unit's pod, as kubectl does", one("delete-pod", "unit")},
 	"kill-pod":           {"<unit>", "end a unit's pod at once, as when its node dies", one("kill-pod", "unit")},
 	"kill-container":     {"<unit> <container>", "end a container of a unit's pod", two("kill-container")},
-	"freeze":             {"<unit> <container>", "stop all processes of a container where they are", two("freeze")},
+	"freeze":             {"<unit> <container>", "stop what runs in a container, and what is started in it", two("freeze")},
 	"thaw":               {"<unit> <container>", "let them go on", two("thaw")},
 	"disconnect":         {"<unit>", "cut a unit's pod off from the network", one("disconnect", "unit")},
 	"connect":            {"<unit>", "plug it in again", one("connect", "unit")},
